@@ -1,0 +1,253 @@
+"""Ports: what the steps need of the world. One adapter each under `engines/`, found by name, proven by one suite.
+
+Audio is float32 in [-1, 1], mono, shape (N,); pictures are uint8 RGB, shape (H, W, 3). Engines speak seconds; the
+steps turn them into ticks at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.records import EngineRef, FaceTrack, Placement, ShotRequest
+
+Samples = NDArray[np.float32]  # (N,)
+Image = NDArray[np.uint8]  # (H, W, 3)
+Frames = NDArray[np.uint8]  # (F, H, W, 3)
+
+
+@dataclass(frozen=True)
+class EngineHome:
+    """Where an engine runs: everything it needs that must not enter a recipe."""
+
+    weights: Callable[[str], Path]
+    """Name in models.lock → verified folder. Raises `SetupError` naming the `models pull` that mends it."""
+    threads: int = 2
+    device: str = "cpu"
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    """Settings named in the adapter's CONNECTION: endpoint addresses and the like."""
+    secret: Callable[[str], str] = lambda name: ""
+    """Name of a secret → its value; values never enter records, logs or errors."""
+
+
+class Engine(Protocol):
+    """What every adapter has, whatever its port."""
+
+    CONNECTION: ClassVar[frozenset[str]]
+    """Option names that say where to reach the engine, not what it answers: kept out of recipes."""
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None: ...
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names in models.lock of the weights it runs on with these options."""
+        ...
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """What is missing on this machine besides weights, and the command that mends it; '' when nothing is."""
+        ...
+
+
+# -- recognizer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A recognised word; times in seconds."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class HeardSegment:
+    """What a recognizer takes for one utterance, with the figures that its guards need."""
+
+    text: str
+    start: float
+    end: float
+    words: tuple[HeardWord, ...]
+    no_speech: float = 0.0
+    log_probability: float = 0.0
+    compression_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A recognizer's answer."""
+
+    language: str
+    language_probability: float
+    segments: tuple[HeardSegment, ...]
+
+
+class Recognizer(Engine, Protocol):
+    """Speech to text with word times."""
+
+    def recognize(self, samples: Samples, language: str | None) -> Recognition:
+        """Transcribe 16 kHz `samples`; `language` (BCP-47) None means: find out."""
+        ...
+
+
+# -- diarizer ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A stretch of speech by one voice; seconds; speakers named 'A', 'B' … in order of appearance."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class Diarizer(Engine, Protocol):
+    """Who speaks when."""
+
+    def diarize(self, samples: Samples, speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:
+        """Label 16 kHz `samples`; `speech` are the spans (seconds) in which words were recognised."""
+        ...
+
+
+# -- translator -------------------------------------------------------------------------------------------------------
+
+
+class Translator(Engine, Protocol):
+    """Text to text, keyed by line id."""
+
+    def pairs(self) -> frozenset[tuple[str, str]] | None:
+        """Primary-language pairs it can do; None: it cannot tell beforehand."""
+        ...
+
+    def translate(self, lines: Mapping[str, str], source: str, target: str,
+                  glossary: Mapping[str, str]) -> dict[str, str]:
+        """Translate each line.
+
+        Args:
+            lines: Line id → source text, in the order of the episode.
+            source: BCP-47 of the source.
+            target: BCP-47 of the target.
+            glossary: Source term → required target term (the same term: do not translate).
+
+        Returns:
+            Line id → target text, for exactly the ids given.
+
+        Raises:
+            EngineError: An id is missing, doubled or empty in the engine's answer.
+        """
+        ...
+
+
+# -- synthesizer ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice that a synthesizer offers."""
+
+    id: str
+    language: str
+    """BCP-47."""
+    gender: str = ""
+    """'female', 'male' or ''."""
+
+
+class Synthesizer(Engine, Protocol):
+    """Text to speech."""
+
+    sample_rate: int
+
+    def voices(self, language: str) -> tuple[Voice, ...]:
+        """Voices for a BCP-47 tag, best first; empty when the language is not spoken."""
+        ...
+
+    def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
+        """Voice `text` at `sample_rate`; `speed` 1.1 asks for a tempo a tenth faster where the engine can.
+
+        Raises:
+            InputError: The voice is not known; the message lists those that are.
+            EngineError: Nothing audible came out.
+        """
+        ...
+
+
+# -- shots and faces --------------------------------------------------------------------------------------------------
+
+
+class ShotDetector(Engine, Protocol):
+    """Finds cuts."""
+
+    def cuts(self, video: Path) -> list[int]:
+        """Frame indices at which a new shot begins, without 0, ascending."""
+        ...
+
+
+class FaceDetector(Engine, Protocol):
+    """Finds faces."""
+
+    def detect(self, image: Image) -> list[tuple[int, int, int, int]]:
+        """Face boxes (x, y, width, height) in pixels of `image` (H, W, 3)."""
+        ...
+
+
+# -- generator --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChunkGeometry:
+    """A generator's own step: `frames` a chunk, of which the first `context` repeat the chunk before."""
+
+    frames: int
+    context: int
+
+    def chunks(self, shot_frames: int) -> int:
+        """Chunks that a shot of `shot_frames` takes (the first chunk's frames are all new)."""
+        step = self.frames - self.context
+        return 1 + max(0, -(-(shot_frames - self.frames) // step))
+
+
+@dataclass(frozen=True)
+class ShotInput:
+    """A shot as a generator sees it."""
+
+    request: ShotRequest
+    frame: Callable[[int], Image]
+    """Source frame by its index *within the shot*, clamped to the shot: (H, W, 3)."""
+    tracks: Mapping[str, Samples]
+    """Speaker → 16 kHz audio of exactly the shot's length, digital silence where he is silent."""
+    faces: tuple[FaceTrack, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """New frames, and the state from which the next chunk goes on."""
+
+    index: int
+    frames: Frames  # (F, H, W, 3) uint8, context frames not repeated
+    state: bytes
+    """Serialised ChunkState (safetensors): resuming from it gives bit-identical frames."""
+
+
+class Generator(Engine, Protocol):
+    """Re-generates a shot's picture, chunk by chunk."""
+
+    geometry: ChunkGeometry
+
+    def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
+        """(width, height) of the frames it makes, and where they belong in the source frame."""
+        ...
+
+    def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+        """Yield chunks `start_chunk` … last; `state` is that of chunk `start_chunk - 1`, None at the beginning.
+
+        The chunks' new frames, put together, are at least the shot's length; the caller trims the padding.
+        """
+        ...

@@ -1,0 +1,427 @@
+"""What steps hand to each other: frozen records, checked on the way in, hashed on the way out.
+
+Times are integer ticks of 1/48,000 s (`timebase.CLOCK`), pictures are frame indices, spans are half-open. Files are
+`Artifact`s: a hash, never a path.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.timebase import Rate
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Tick = Annotated[int, Field(ge=0)]
+Frame = Annotated[int, Field(ge=0)]
+LineId = Annotated[str, Field(pattern=r"^L\d{4,}[a-z]*$")]
+ShotId = Annotated[str, Field(pattern=r"^S\d{4,}[a-z]*$")]
+Scalar = str | int | float | bool | None
+
+
+class Record(BaseModel):
+    """Base of everything that is stored or sent: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Request(Record):
+    """What a step is asked to do: all of it enters the recipe."""
+
+    take: int = 0
+    """Raised by `infinidub redo --from STEP`, so that the same request is done once more."""
+
+
+class Artifact(Record):
+    """A file in the store, named by its content."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+    media_type: str
+
+
+class EngineRef(Record):
+    """An engine as it enters a recipe: its name, its options, and the hashes of the weights it runs on."""
+
+    name: str
+    options: dict[str, Scalar] = {}
+    weights: dict[str, Sha256] = {}
+
+
+# -- ingest and shots -------------------------------------------------------------------------------------------------
+
+
+class Chapter(Record):
+    """A chapter mark of the source."""
+
+    start: Tick
+    end: Tick
+    title: str
+
+
+class ColorTags(Record):
+    """The source's colour description, as ffmpeg names the values; None where the source says nothing."""
+
+    primaries: str | None = None
+    transfer: str | None = None
+    matrix: str | None = None
+    range: str | None = None
+
+
+class Source(Record):
+    """An episode as everything after ingest sees it: constant frame rate, upright, square pixels."""
+
+    video: Artifact
+    """The file that is 'the source' from now on: the given one, or its conformed copy."""
+    original: Sha256
+    """Hash of the file as given."""
+    conformed: tuple[str, ...] = ()
+    """What was mended: 'variable frame rate', 'rotation', 'range' …; empty when `video` is the file as given."""
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    rate: Rate
+    frames: int = Field(gt=0)
+    audio: Artifact
+    """All source channels as 48 kHz FLAC; sample 0 is the instant of frame 0, and the length is that of the picture."""
+    channels: int = Field(gt=0)
+    color: ColorTags = ColorTags()
+    chapters: tuple[Chapter, ...] = ()
+
+
+class FaceTrack(Record):
+    """One face followed through one shot."""
+
+    id: int = Field(ge=0)
+    boxes: tuple[tuple[int, int, int, int, int], ...]
+    """(frame, x, y, width, height) in source pixels, at the frames that were looked at, in order."""
+
+
+class Shot(Record):
+    """Frames [start, end) between two cuts, with the faces seen in them."""
+
+    id: ShotId
+    start: Frame
+    end: Frame
+    faces: tuple[FaceTrack, ...] = ()
+
+
+class Shots(Record):
+    """All shots of an episode: they tile [0, frames) without a gap."""
+
+    frames: int = Field(gt=0)
+    shots: tuple[Shot, ...]
+
+    @model_validator(mode="after")
+    def _tile(self) -> Self:
+        edges = [0, *(s.end for s in self.shots)]
+        if [s.start for s in self.shots] != edges[:-1] or edges[-1] != self.frames or any(
+            s.end <= s.start for s in self.shots
+        ):
+            raise ValueError(f"shots must tile frames 0 to {self.frames} without gap or overlap")
+        return self
+
+
+# -- speech -----------------------------------------------------------------------------------------------------------
+
+
+class Word(Record):
+    """A recognised word with its times."""
+
+    text: str
+    start: Tick
+    end: Tick
+    probability: float = 1.0
+
+
+class Line(Record):
+    """One utterance of one speaker: what is translated, voiced, fitted and reviewed as a unit."""
+
+    id: LineId
+    start: Tick
+    end: Tick
+    text: str
+    speaker: str = ""
+    words: tuple[Word, ...] = ()
+    language: str = ""
+    """BCP-47, where it differs from the transcript's."""
+
+
+class Speaker(Record):
+    """A voice heard in the episode."""
+
+    id: str
+    name: str = ""
+    pitch_hz: float | None = None
+    """Median fundamental frequency, None when it could not be measured."""
+
+
+class Transcript(Record):
+    """Who says what, when, in the source language."""
+
+    language: str
+    lines: tuple[Line, ...]
+    speakers: tuple[Speaker, ...] = ()
+    dropped: tuple[str, ...] = ()
+    """Recognised text that a guard rejected, with the reason: for the report."""
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        ids = [line.id for line in self.lines]
+        if len(set(ids)) != len(ids):
+            raise ValueError("line ids must be unique")
+        return self
+
+
+class TranslatedLine(Record):
+    """The target text of one line."""
+
+    id: LineId
+    text: str
+    origin: Literal["engine", "script", "edit"] = "engine"
+    flags: tuple[str, ...] = ()
+    """Warnings, e.g. 'glossary: lighthouse → faro is missing'."""
+
+
+class Translation(Record):
+    """Target texts, keyed by line id."""
+
+    language: str
+    lines: tuple[TranslatedLine, ...]
+
+
+class SpokenLine(Record):
+    """One line as it will be heard: voiced, fitted to its slot, silence trimmed, at its place on the time line."""
+
+    id: LineId
+    speaker: str
+    voice: str
+    text: str
+    audio: Artifact
+    """48 kHz mono FLAC of `length` samples; speech begins at its first samples."""
+    start: Tick
+    """Where the audio is laid. Its acoustic onset is the line's onset in the source."""
+    length: Tick
+    slot: tuple[Tick, Tick]
+    """Onset and end that were allowed: the source line, plus what was borrowed of the pause after it."""
+    planned: tuple[Tick, Tick]
+    """Onset and end of the source line."""
+    natural: Tick
+    """Length of the voice before it was fitted."""
+    stretch: float
+    """`natural / length`: above 1 the voice was sped up."""
+    overflow: Tick = 0
+    """Ticks by which the fitted voice would still have passed the slot's end."""
+    flags: tuple[str, ...] = ()
+
+
+class Speech(Record):
+    """All spoken lines of a language; lines of one speaker never overlap."""
+
+    language: str
+    lines: tuple[SpokenLine, ...]
+
+
+class Loudness(Record):
+    """Measured by EBU R 128 (ITU-R BS.1770-4)."""
+
+    integrated_lufs: float
+    true_peak_dbtp: float
+    range_lu: float = 0.0
+
+
+class Mix(Record):
+    """The dubbed sound: 48 kHz FLACs, each exactly as long as the picture."""
+
+    language: str
+    mix: Artifact
+    dialogue: Artifact
+    """Dialogue stem, before loudness of the programme is set; same gain as in the mix."""
+    bed: Artifact
+    bed_kind: Literal["given", "ducked"]
+    loudness: Loudness
+    gain_db: float
+
+
+# -- picture ----------------------------------------------------------------------------------------------------------
+
+
+class Placement(Record):
+    """Where a clip belongs in the source frame, in source pixels; assemble scales and pastes it there."""
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class HeardLine(Record):
+    """A part of a voiced line as a shot hears it."""
+
+    audio: Artifact
+    at: int
+    """Tick, relative to the shot's first frame, at which the line's audio begins; negative when it began before."""
+
+
+class SpeakerTrack(Record):
+    """What the generator hears of one speaker during one shot, before any mix; silence elsewhere."""
+
+    speaker: str
+    face: int | None = None
+    """Index of the face track that speaks; None: the only face, or not known."""
+    lines: tuple[HeardLine, ...]
+
+
+class ShotRequest(Request):
+    """Everything a generator needs to re-generate one shot: the item 'generate.shot', also inside SHARD.json."""
+
+    shot: ShotId
+    source: Artifact
+    start: Frame
+    end: Frame
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    rate: Rate
+    tracks: tuple[SpeakerTrack, ...]
+    faces: tuple[FaceTrack, ...] = ()
+    prompt: str = ""
+    reference: Literal["source", "image", "i2v", "fl2v"] = "source"
+    region: Literal["frame", "person"] = "frame"
+    seed: int = 0
+    profile: str = "default"
+    generator: EngineRef
+
+    @model_validator(mode="after")
+    def _span(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"shot {self.shot} ends at frame {self.end}, before it starts ({self.start})")
+        return self
+
+
+class Clip(Record):
+    """A finished shot: exactly `frames` pictures at the generator's size, and where they belong."""
+
+    shot: ShotId
+    video: Artifact
+    """FFV1 in Matroska."""
+    frames: int = Field(gt=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    placement: Placement
+    region: Literal["frame", "person"] = "frame"
+    chunks: int = Field(ge=0)
+
+
+class Clips(Record):
+    """The finished clips of one episode and language, in order."""
+
+    clips: tuple[Clip, ...]
+
+
+class PlannedShot(Record):
+    """What happens to one shot, and why."""
+
+    shot: ShotId
+    start: Frame
+    end: Frame
+    kind: Literal["generate", "passthrough"]
+    reason: str
+    request: ShotRequest | None = None
+
+
+class Plan(Record):
+    """Every shot of the episode in order; what is to be generated carries its request."""
+
+    language: str
+    frames: int
+    rate: Rate
+    shots: tuple[PlannedShot, ...]
+
+
+class Shard(Record):
+    """SHARD.json: a dispatch list of missing shots of one episode and language for one GPU job. Enters no hash."""
+
+    schema_version: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    episode: str
+    language: str
+    requests: tuple[ShotRequest, ...] = Field(min_length=1)
+
+
+class ShardResult(Record):
+    """What `infinidub shard run` reports: finished clips, and shots that failed with their error."""
+
+    id: str
+    clips: tuple[Clip, ...]
+    shots_run: int
+    shots_reused: int
+    chunks_run: int
+    seconds: float
+    failed: dict[str, str] = {}
+
+
+# -- delivery ---------------------------------------------------------------------------------------------------------
+
+
+class Assembled(Record):
+    """The localized episode as files in the store."""
+
+    language: str
+    video: Artifact
+    subtitles: dict[str, Artifact]
+    """By file suffix: 'srt', 'vtt'."""
+    frames: int
+    rate: Rate
+    generated_frames: int
+    video_copied: bool
+    """True when the picture was copied without encoding, because nothing of it was generated."""
+
+
+class Check(Record):
+    """One measured figure against its bar."""
+
+    name: str
+    value: float
+    bar: str
+    passed: bool
+    worst: str = ""
+    """Where it is worst: a line id, a timecode."""
+
+
+class Inspection(Record):
+    """What was measured on the finished files."""
+
+    language: str
+    checks: tuple[Check, ...]
+    loudness: Loudness
+    back_wer: float | None
+    """Word error rate of the dialogue stem transcribed back; None when no recognizer speaks the language."""
+    onset_within_120ms: float
+    stretched_over_1_15: float
+    overflow_lines: int
+
+    @property
+    def passed(self) -> bool:
+        """True when no check failed."""
+        return all(c.passed for c in self.checks)
+
+
+class Deliverable(Record):
+    """One language of one episode, as `--json` and the closing table show it."""
+
+    episode: str
+    language: str
+    video: str
+    subtitles: tuple[str, ...]
+    report: str
+    frames: int
+    fps: float
+    duration_s: float
+    generated_s: float
+    passthrough_s: float
+    loudness_lufs: float
+    true_peak_dbtp: float
+    back_wer: float | None
+    onset_within_120ms: float
+    max_stretch: float
+    passed: bool

@@ -1,0 +1,209 @@
+"""What the database remembers. SQLite on a laptop, PostgreSQL in production; the same tables.
+
+`results` is the one truth for reuse: a recipe is in it once, or not at all. `executions` is the history: every time a
+step or an item was computed, reused or failed, in which run, by which engine, at what cost.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware datetimes in UTC, also from SQLite, which keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """To UTC."""
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """From the database, made aware."""
+        return value and (value if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; constraint names are fixed so that migrations can find them."""
+
+    metadata = sa.MetaData(naming_convention={
+        "ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s", "pk": "pk_%(table_name)s",
+    })
+    type_annotation_map: ClassVar = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, datetime: UtcDateTime}
+
+
+class Run(Table):
+    """One start of the program: who asked for what, where, with which versions."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    command: Mapped[str]
+    parameters: Mapped[dict[str, Any]]
+    environment: Mapped[dict[str, Any]]
+    """Host, Python and library versions, git revision: facts that must not enter a recipe."""
+    flow_run: Mapped[str | None]
+    state: Mapped[str] = mapped_column(sa.String(16))
+    """running, done, failed, cancelled."""
+    started: Mapped[datetime]
+    ended: Mapped[datetime | None]
+
+
+class ArtifactRow(Table):
+    """A file in the store."""
+
+    __tablename__ = "artifacts"
+    sha256: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    media_type: Mapped[str]
+    created: Mapped[datetime]
+
+
+class Result(Table):
+    """A finished recipe and the artifact that holds its result record."""
+
+    __tablename__ = "results"
+    recipe: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(64))
+    version: Mapped[int]
+    artifact: Mapped[str] = mapped_column(sa.ForeignKey("artifacts.sha256"))
+    request: Mapped[dict[str, Any]]
+    created: Mapped[datetime]
+
+
+class ResultFile(Table):
+    """Which files and records went into a result ('in') and came out of it ('out'): the edges that `trace` walks."""
+
+    __tablename__ = "result_files"
+    recipe: Mapped[str] = mapped_column(sa.ForeignKey("results.recipe", ondelete="CASCADE"), primary_key=True)
+    direction: Mapped[str] = mapped_column(sa.String(3), primary_key=True)
+    sha256: Mapped[str] = mapped_column(sa.String(64), primary_key=True, index=True)
+
+
+class Execution(Table):
+    """One attempt at a step or an item, or its reuse."""
+
+    __tablename__ = "executions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), index=True)
+    recipe: Mapped[str] = mapped_column(sa.String(64), index=True)
+    step: Mapped[str] = mapped_column(sa.String(64))
+    item: Mapped[str] = mapped_column(default="")
+    episode: Mapped[str] = mapped_column(default="", index=True)
+    language: Mapped[str] = mapped_column(default="")
+    attempt: Mapped[int] = mapped_column(default=1)
+    outcome: Mapped[str] = mapped_column(sa.String(16))
+    """running, computed, reused, adopted (another writer was first), failed, cancelled."""
+    engine: Mapped[str] = mapped_column(default="")
+    weights: Mapped[dict[str, Any]]
+    seed: Mapped[int | None] = mapped_column(sa.BigInteger)
+    started: Mapped[datetime]
+    ended: Mapped[datetime | None]
+    cpu_seconds: Mapped[float | None]
+    error_class: Mapped[str | None]
+    error: Mapped[str | None]
+
+
+class Episode(Table):
+    """An episode as last ingested."""
+
+    __tablename__ = "episodes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(default="")
+    source_path: Mapped[str]
+    source_sha256: Mapped[str] = mapped_column(sa.String(64))
+    source: Mapped[dict[str, Any]]
+    """The `Source` record."""
+    updated: Mapped[datetime]
+
+
+class LineRow(Table):
+    """A line in one language ('' is the transcript), with its timing report once it is voiced."""
+
+    __tablename__ = "lines"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    speaker: Mapped[str]
+    text: Mapped[str]
+    start: Mapped[int] = mapped_column(sa.BigInteger)
+    end: Mapped[int] = mapped_column(sa.BigInteger)
+    report: Mapped[dict[str, Any]]
+
+
+class ShotRow(Table):
+    """A shot in one language: what is done with it, and its clip."""
+
+    __tablename__ = "shots"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    shot: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    start: Mapped[int]
+    end: Mapped[int]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    reason: Mapped[str]
+    recipe: Mapped[str | None] = mapped_column(sa.String(64))
+
+
+class ShardRow(Table):
+    """A dispatched list of shots."""
+
+    __tablename__ = "shards"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    episode: Mapped[str]
+    language: Mapped[str]
+    shots: Mapped[list[Any]]
+    state: Mapped[str] = mapped_column(sa.String(16))
+    updated: Mapped[datetime]
+
+
+class Edit(Table):
+    """A target text set by a person; it wins over engine and script until it is removed."""
+
+    __tablename__ = "edits"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    text: Mapped[str]
+    author: Mapped[str]
+    updated: Mapped[datetime]
+
+
+class Take(Table):
+    """How often a step was asked to be done anew (`infinidub redo --from`)."""
+
+    __tablename__ = "takes"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    take: Mapped[int]
+
+
+class KnownFile(Table):
+    """Hash of a file outside the store, good while size, change time and inode stay: spares hashing it every night."""
+
+    __tablename__ = "known_files"
+    path: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(sa.BigInteger)
+    inode: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+
+
+class Delivery(Table):
+    """A file delivered outside the store: what `trace` looks up, and what must not be overwritten unnoticed."""
+
+    __tablename__ = "deliveries"
+    path: Mapped[str] = mapped_column(primary_key=True)
+    episode: Mapped[str]
+    language: Mapped[str]
+    sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
+    record: Mapped[dict[str, Any]]
+    """The `Deliverable` it belongs to."""
+    updated: Mapped[datetime]

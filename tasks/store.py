@@ -1,0 +1,180 @@
+"""Artifacts by content: put a file, get it back by its hash. Files here; the only module that opens an object store.
+
+Layout under the store's root: `artifacts/ab/abcdef…`, and `checkpoints/RECIPE/…` for shots that are being generated.
+A file appears under its name only when it is whole (written beside, synced, renamed), and is never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from models.errors import InfinidubError, InfrastructureError, InputError, StorageFullError
+from models.recipe import canonical, sha256
+from models.records import Artifact, Record
+
+R = TypeVar("R", bound=Record)
+RECORD_TYPE = "application/json"
+
+
+class Store(Protocol):
+    """Where artifacts live."""
+
+    def put_file(self, path: Path, media_type: str) -> Artifact:
+        """Store a copy of `path`."""
+        ...
+
+    def put_bytes(self, data: bytes, media_type: str) -> Artifact:
+        """Store `data`."""
+        ...
+
+    def path(self, artifact: Artifact) -> Path:
+        """A local, read-only file with the artifact's content.
+
+        Raises:
+            InfrastructureError: It is gone, or its size is wrong.
+        """
+        ...
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether the artifact is there with its size."""
+        ...
+
+    def checkpoint(self, recipe: str) -> Path:
+        """Folder for the unfinished work of one recipe."""
+        ...
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, read in pieces.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it becomes `target` when the block ends well, else it is removed.
+
+    Raises:
+        StorageFullError: No space is left.
+        InputError: The folder cannot be written to.
+    """
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        partial = Path(name)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def disk_error(error: OSError, path: Path) -> InfinidubError:
+    """The project's error for a failed write under `path`."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFullError("no space left on the disk", where=str(path),
+                                hint="Free some space and run the same command again: it goes on where it stopped")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+        return InputError(f"cannot be written ({error.strerror})", where=str(path),
+                          hint="Choose a folder that you may write to with --out or --state")
+    return InfrastructureError(f"cannot be written ({error.strerror})", where=str(path))
+
+
+class FileStore:
+    """A store in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _place(self, digest: str) -> Path:
+        return self.root / "artifacts" / digest[:2] / digest
+
+    def put_file(self, path: Path, media_type: str) -> Artifact:
+        """Store a copy of `path`; the copy is hashed, so that a file which changes meanwhile cannot slip in."""
+        incoming = self.root / "artifacts" / "incoming" / secrets.token_hex(8)
+        with writing(incoming) as partial:
+            shutil.copyfile(path, partial)
+            digest, size = hash_file(partial), partial.stat().st_size
+        try:
+            self._place(digest).parent.mkdir(parents=True, exist_ok=True)
+            incoming.replace(self._place(digest))
+        except OSError as error:
+            raise disk_error(error, self.root) from error
+        return Artifact(sha256=digest, size=size, media_type=media_type)
+
+    def put_bytes(self, data: bytes, media_type: str) -> Artifact:
+        """Store `data`."""
+        artifact = Artifact(sha256=sha256(data), size=len(data), media_type=media_type)
+        if not self.has(artifact):
+            with writing(self._place(artifact.sha256)) as partial:
+                partial.write_bytes(data)
+        return artifact
+
+    def path(self, artifact: Artifact) -> Path:
+        """The file itself."""
+        if not self.has(artifact):
+            raise InfrastructureError(f"artifact {artifact.sha256[:12]}… is missing or cut short", where=str(self.root),
+                                      hint="Run the command again: what is missing is made anew")
+        return self._place(artifact.sha256)
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether it is there with its size."""
+        try:
+            return self._place(artifact.sha256).stat().st_size == artifact.size
+        except OSError:
+            return False
+
+    def checkpoint(self, recipe: str) -> Path:
+        """Folder for unfinished work."""
+        folder = self.root / "checkpoints" / recipe
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, folder) from error
+        return folder
+
+
+def put_record(store: Store, record: Record) -> Artifact:
+    """Store a record as canonical JSON."""
+    return store.put_bytes(canonical(record), RECORD_TYPE)
+
+
+def get_record(store: Store, artifact: Artifact, kind: type[R]) -> R:
+    """Read a record back, its hash checked.
+
+    Raises:
+        InfrastructureError: The bytes are not those that were stored.
+    """
+    data = store.path(artifact).read_bytes()
+    if sha256(data) != artifact.sha256:
+        raise InfrastructureError(f"artifact {artifact.sha256[:12]}… was altered", where="store")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise InfrastructureError(f"artifact {artifact.sha256[:12]}… is no {kind.__name__}", where="store",
+                                  hint="Another version wrote it; raise the step's version") from error

@@ -1,0 +1,32 @@
+"""Fixtures: a place to work in, made of the real store and ledger in a temporary folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.records import EngineRef
+from tasks.ledger import Ledger
+from tasks.step import Work
+from tasks.store import FileStore
+
+
+class GivenEngines:
+    """Engines by port, put in by the test."""
+
+    def __init__(self) -> None:
+        self.by_port: dict[str, Any] = {}
+
+    def get(self, port: str, ref: EngineRef) -> Any:
+        return self.by_port[port]
+
+
+@pytest.fixture()
+def work(tmp_path: Path) -> Work:
+    ledger = Ledger(f"sqlite:///{tmp_path}/infinidub.db")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return Work(store=FileStore(tmp_path / "store"), ledger=ledger, engines=GivenEngines(), scratch=scratch,
+                run_id=ledger.begin_run("test", {}, {}), episode="series/e01", language="es")

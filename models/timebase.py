@@ -18,7 +18,10 @@ MAX_GENERATED_RATE = 30
 
 
 def _rate(value: object) -> Fraction:
-    rate = Fraction(value) if isinstance(value, str | int | Fraction) else None
+    try:
+        rate = Fraction(value) if isinstance(value, str | int | Fraction) else None
+    except ZeroDivisionError:
+        rate = None
     if rate is None or not 0 < rate <= 1000:
         raise ValueError(f"a frame rate is a positive rational such as '24000/1001', not {value!r}")
     return rate

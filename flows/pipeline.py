@@ -1,0 +1,255 @@
+"""The way of the data: one episode, once; then each language.
+
+The same functions serve every purpose: a `Runner` decides whether a step is looked up (`lookup`: what is left to do?),
+done plainly (`perform`), or done as a task that Prefect shows (`prefect_runner`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
+from tasks.generate import GenerateRequest, generate, generate_shot, run_shard
+from tasks.ingest import IngestRequest, ingest
+from tasks.inspect import InspectRequest, inspect
+from tasks.mix import MixRequest, mix
+from tasks.plan import PlanRequest, plan, shards
+from tasks.publish import publish, publish_multi
+from tasks.shots import ShotsRequest, find_shots
+from tasks.speakers import SpeakersRequest, find_speakers
+from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
+from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
+from tasks.translate import TranslateRequest, translate
+
+from flows.wiring import Workspace
+from models import tables as t
+from models.errors import EngineError, InfinidubError
+from models.records import (
+    Artifact,
+    Clips,
+    Deliverable,
+    Mix,
+    Plan,
+    Shots,
+    Source,
+    Speech,
+    Transcript,
+    Translation,
+)
+from models.timebase import frame_to_ticks
+from tasks.step import Q, R, Runner, Step, Work, find, lookup
+
+SHARED_STEPS = ("ingest", "shots", "transcribe", "speakers")
+LANGUAGE_STEPS = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
+
+
+@dataclass(frozen=True)
+class EpisodeJob:
+    """One episode to dub: a catalog's entry with its defaults filled in, or `infinidub dub`'s arguments."""
+
+    id: str
+    video: Path
+    languages: tuple[str, ...]
+    out: Path
+    title: str = ""
+    source_language: str | None = None
+    me: Path | None = None
+    transcript: Path | None = None
+    script: dict[str, Path] = field(default_factory=dict)
+    dialogue: dict[str, Path] = field(default_factory=dict)
+    glossary: dict[str, dict[str, str]] = field(default_factory=dict)
+    cast: dict[str, dict[str, str]] = field(default_factory=dict)
+    generator: str | None = None
+    profile: str | None = None
+    range: tuple[int, int] | None = None
+    """Ticks [start, end) of an excerpt."""
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all languages of an episode share."""
+
+    source: Source
+    shots: Shots
+    transcript: Transcript
+
+    @property
+    def length(self) -> int:
+        """Ticks of the episode."""
+        return frame_to_ticks(self.source.frames, self.source.rate)
+
+
+@dataclass(frozen=True)
+class Localized:
+    """One finished language."""
+
+    deliverable: Deliverable
+    mix: Mix
+    speech: Speech
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An episode's steps, run by `run` in `work`."""
+
+    space: Workspace
+    job: EpisodeJob
+    run: Runner
+
+    @property
+    def _planning(self) -> bool:
+        return self.run is lookup
+
+    def prepare(self, work: Work) -> Prepared:
+        """Ingest, shots, transcript, speakers: once per episode."""
+        with at(self.job.id):
+            takes = work.ledger.takes(self.job.id, "")
+            source = self._step(work, takes, ingest, IngestRequest(original=self._import(self.job.video),
+                                                                   range=self.job.range))
+            shots = self._step(work, takes, find_shots, ShotsRequest(
+                video=source.video, frames=source.frames, rate=source.rate, width=source.width, height=source.height,
+                detector=self.space.engine("shot-detector"), faces=self.space.engine("face-detector")))
+            transcript = self._step(work, takes, find_speakers, SpeakersRequest(
+                audio=source.audio, transcript=self._transcript(work, takes, source),
+                diarizer=self.space.engine("diarizer")))
+            if not self._planning:
+                self._note_episode(work, source, transcript)
+            return Prepared(source, shots, transcript)
+
+    def _transcript(self, work: Work, takes: dict[str, int], source: Source) -> Transcript:
+        given = self.job.transcript
+        if given is None:
+            return self._step(work, takes, transcribe, TranscribeRequest(
+                audio=source.audio, language=self.job.source_language, recognizer=self.space.engine("recognizer")))
+        with at(given.name):
+            return self._step(work, takes, read_transcript, TranscriptFileRequest(
+                file=self._import(given), format=given.suffix.lstrip(".").lower(),
+                language=self.job.source_language or "en", length=frame_to_ticks(source.frames, source.rate)))
+
+    def localize(self, work: Work, prepared: Prepared, language: str) -> Localized:
+        """Everything that one language needs, to the delivered files."""
+        with at(f"{self.job.id}·{language}"):
+            takes = work.ledger.takes(self.job.id, language)
+            speech = self._speech(work, takes, prepared, language)
+            mixed = self._mix(work, takes, prepared, speech)
+            planned = self._plan(work, takes, prepared, speech)
+            clips = self._generate(work, takes, planned)
+            assembled = self._step(work, takes, assemble, AssembleRequest(
+                source=prepared.source, plan=planned, clips=clips, mix=mixed, speech=speech, language=language,
+                source_language=prepared.transcript.language, title=self.job.title, crf=self.space.settings.crf))
+            settings = self.space.settings
+            inspection = self._step(work, takes, inspect, InspectRequest(
+                source=prepared.source, assembled=assembled, mix=mixed, speech=speech, language=language,
+                recognizer=self.space.engine("recognizer") if settings.check_speech else None,
+                loudness_lufs=settings.loudness_lufs, true_peak_dbtp=settings.true_peak_dbtp))
+            if not self._planning:
+                self._note_language(work, language, speech, planned)
+            deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
+                                  mix=mixed, speech=speech, plan=planned, inspection=inspection, source=prepared.source)
+            return Localized(deliverable, mixed, speech)
+
+    def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:
+        """The other product: the original picture with every dub as an alternate."""
+        with at(f"{self.job.id}·multi"):
+            takes = work.ledger.takes(self.job.id, "")
+            assembled = self._step(work, takes, assemble_multi, MultiRequest(
+                source=prepared.source, mixes=tuple(done.mix for done in localized.values()),
+                source_language=prepared.transcript.language, title=self.job.title))
+            return publish_multi(work, out=self.job.out, episode=self.job.id, assembled=assembled)
+
+    # -- the steps of a language --------------------------------------------------------------------------------------
+
+    def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared, language: str) -> Speech:
+        job, transcript = self.job, prepared.transcript
+        script = job.script.get(language)
+        translation: Translation = self._step(work, takes, translate, TranslateRequest(
+            transcript=transcript, language=language, translator=self.space.engine("translator"),
+            glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language),
+            script=self._import(script) if script else None,
+            script_format=script.suffix.lstrip(".").lower() if script else ""))
+        dialogue = job.dialogue.get(language)
+        if dialogue:
+            return self._step(work, takes, read_dialogue, DialogueRequest(
+                dialogue=self._import(dialogue), transcript=transcript, translation=translation,
+                length=prepared.length))
+        return self._step(work, takes, synthesize, SynthesizeRequest(
+            transcript=transcript, translation=translation, synthesizer=self.space.engine("synthesizer"),
+            cast=job.cast.get(language, {}), length=prepared.length))
+
+    def _mix(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Mix:
+        settings = self.space.settings
+        return self._step(work, takes, mix, MixRequest(
+            source_audio=prepared.source.audio, channels=prepared.source.channels, speech=speech,
+            transcript=prepared.transcript, bed=self._import(self.job.me) if self.job.me else None,
+            length=prepared.length, loudness_lufs=settings.loudness_lufs, true_peak_dbtp=settings.true_peak_dbtp))
+
+    def _plan(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Plan:
+        settings = self.space.settings
+        return self._step(work, takes, plan, PlanRequest(
+            source=prepared.source, shots=prepared.shots, speech=speech, region=settings.region,
+            generator=self.space.engine("generator", self.job.generator),
+            profile=self.job.profile or settings.profile, prompt=settings.prompt,
+            seed=settings.seed + takes.get("generate", 0)))
+
+    def _generate(self, work: Work, takes: dict[str, int], planned: Plan) -> Clips:
+        requests = tuple(shot.request for shot in planned.shots if shot.request)
+        missing = {r.shot for r in requests if find(work, generate_shot, r) is None}
+        if missing and not self._planning:
+            self._dispatch(work, planned, missing)
+        return self._step(work, takes, generate, GenerateRequest(requests=requests))
+
+    def _dispatch(self, work: Work, planned: Plan, missing: set[str]) -> None:
+        """Have the missing shots made, shard by shard, in this process."""
+        for shard in shards(planned, episode=work.episode, language=work.language, missing=missing):
+            row = t.ShardRow(id=shard.id, run_id=work.run_id, episode=shard.episode, language=shard.language,
+                             shots=[r.shot for r in shard.requests], state="running", updated=datetime.now(UTC))
+            work.ledger.save([row])
+            result = run_shard(work, shard)
+            row.state, row.updated = "failed" if result.failed else "done", datetime.now(UTC)
+            work.ledger.save([row])
+            for shot, error in result.failed.items():
+                raise EngineError(error, where=shot)
+
+    # -- plumbing -----------------------------------------------------------------------------------------------------
+
+    def _step(self, work: Work, takes: dict[str, int], what: Step[Q, R], request: Q) -> R:
+        take = takes.get(what.name, 0)
+        return self.run(work, what, request.model_copy(update={"take": take}) if take else request)
+
+    def _import(self, path: Path) -> Artifact:
+        return self.space.import_file(path, keep=not self._planning)
+
+    def _note_episode(self, work: Work, source: Source, transcript: Transcript) -> None:
+        work.ledger.save([t.Episode(id=self.job.id, title=self.job.title, source_path=str(self.job.video),
+                                    source_sha256=source.original, source=source.model_dump(mode="json"),
+                                    updated=datetime.now(UTC))])
+        work.ledger.replace_lines(self.job.id, "", [
+            t.LineRow(episode=self.job.id, language="", line=line.id, speaker=line.speaker, text=line.text,
+                      start=line.start, end=line.end, report={}) for line in transcript.lines])
+
+    def _note_language(self, work: Work, language: str, speech: Speech, planned: Plan) -> None:
+        work.ledger.replace_lines(self.job.id, language, [
+            t.LineRow(episode=self.job.id, language=language, line=line.id, speaker=line.speaker, text=line.text,
+                      start=line.start, end=line.start + line.length, report=line.model_dump(mode="json"))
+            for line in speech.lines])
+        work.ledger.replace_shots(self.job.id, language, [
+            t.ShotRow(episode=self.job.id, language=language, shot=shot.shot, start=shot.start, end=shot.end,
+                      kind=shot.kind, reason=shot.reason,
+                      recipe=generate_shot.recipe(shot.request) if shot.request else None)
+            for shot in planned.shots])
+
+
+@contextmanager
+def at(where: str) -> Iterator[None]:
+    """Name the place in errors that pass."""
+    try:
+        yield
+    except InfinidubError as error:
+        raise error.at(where) from error.__cause__
+
+

@@ -1,0 +1,118 @@
+"""Settings → store, ledger and engines: the one place that puts concrete things behind the ports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flows.settings import Settings
+from models.engines import EngineCache, adapter, describe
+from models.errors import InputError
+from models.ports import EngineHome
+from models.records import Artifact, EngineRef, Scalar
+from models.weights import WeightStore
+from tasks.ledger import Ledger
+from tasks.step import Work
+from tasks.store import FileStore, Store, disk_error, hash_file
+
+VERSIONED = ("infinidub", "prefect", "torch", "faster-whisper", "onnxruntime", "av", "sqlalchemy", "numpy")
+
+
+@dataclass
+class Workspace:
+    """Everything that outlives one step: opened once a process."""
+
+    settings: Settings
+    store: Store
+    ledger: Ledger
+    weights: WeightStore
+    engines: EngineCache
+
+    def work(self, run_id: str, *, episode: str = "", language: str = "",
+             progress: Callable[[str, float], None] | None = None, counts: Counter[str] | None = None) -> Work:
+        """The context in which steps of one episode and language run."""
+        work = Work(store=self.store, ledger=self.ledger, engines=self.engines, scratch=self.settings.state / "scratch",
+                    run_id=run_id, episode=episode, language=language, threads=self.settings.threads)
+        work.progress = progress or work.progress
+        work.counts = counts if counts is not None else work.counts
+        return work
+
+    def engine(self, port: str, name: str | None = None, **extra: Scalar) -> EngineRef:
+        """The engine that is chosen for `port` (or `name`), as it enters recipes."""
+        name = name or self.settings.engine(port)
+        return describe(port, name, {**self.settings.options.get(name, {}), **extra}, self.weights.hashes)
+
+    def import_file(self, path: Path, *, keep: bool = True) -> Artifact:
+        """A file of the user as an artifact.
+
+        Args:
+            path: The file; its hash is remembered while size, change time and inode stay.
+            keep: Copy it into the store unless it is there already.
+
+        Raises:
+            InputError: It is missing or cannot be read.
+        """
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        digest = self.ledger.known_hash(path)
+        if digest is None:
+            digest = hash_file(path)
+            self.ledger.remember_hash(path, digest)
+        artifact = Artifact(sha256=digest, size=size, media_type="application/octet-stream")
+        if keep and not self.store.has(artifact):
+            artifact = self.store.put_file(path, artifact.media_type)
+            self.ledger.remember_hash(path, artifact.sha256)
+        return artifact
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """Open store and database (bringing its tables up to date).
+
+    Raises:
+        InputError: The state folder cannot be written to.
+        InfrastructureError: The database cannot be reached.
+    """
+    try:
+        (settings.state / "scratch").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, settings.state) from error
+    weights = WeightStore(settings.weights)
+
+    def home(port: str, name: str) -> EngineHome:
+        options = settings.options.get(name, {})
+        connection = {k: v for k, v in options.items() if k in adapter(port, name).CONNECTION}
+        return EngineHome(weights=weights.folder, threads=settings.threads, device=settings.device,
+                          connection=connection, secret=settings.secret)
+
+    return Workspace(settings=settings, store=FileStore(settings.state), ledger=Ledger(settings.database),
+                     weights=weights, engines=EngineCache(home))
+
+
+def environment() -> dict[str, Any]:
+    """Facts about this machine for provenance; none of them enters a recipe."""
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"host": platform.node(), "python": platform.python_version(), "system": platform.platform(),
+            "cpus": os.cpu_count(), "versions": versions, "revision": _revision()}
+
+
+def _revision() -> str:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
+    done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True,  # noqa: S607
+                          timeout=10, check=False)
+    return done.stdout.strip()

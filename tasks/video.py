@@ -1,0 +1,281 @@
+"""Pictures of a media file: opened safely, read by exact frame index, written and joined without loss (PyAV).
+
+Frame `i` of a constant-rate file is the picture whose time stamp is nearest to `first + i / rate`: exact through
+B-frames, open GOPs, edit lists and containers that round their time stamps.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+
+from models.errors import InfinidubError, MediaError, StorageFullError
+from models.ports import Image
+from models.records import ColorTags
+from tasks.store import disk_error
+
+CONTAINERS = ("mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,nut,ogg,wav,w64,aiff,flac,mp3,aac,ac3,eac3,"
+              "h264,hevc,mpegvideo,ivf,yuv4mpegpipe")
+"""Demuxers that may be used: real containers only, so that no playlist can name other files or hosts."""
+THREADS = 2
+"""Of every encoder, whatever the machine: the same input then gives the same bytes."""
+
+
+PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
+             11: "smpte431", 12: "smpte432"}
+TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 13: "iec61966-2-1",
+             14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 18: "arib-std-b67"}
+MATRICES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020c"}
+RANGES = {1: "tv", 2: "pc"}
+"""Code points of ISO/IEC 23091-2 and the names that ffmpeg gives them."""
+
+
+def color_tags(picture: Any) -> ColorTags:
+    """The colour description that a decoded frame carries."""
+    return ColorTags(primaries=PRIMARIES.get(int(picture.color_primaries)),
+                     transfer=TRANSFERS.get(int(picture.color_trc)), matrix=MATRICES.get(int(picture.colorspace)),
+                     range=RANGES.get(int(picture.color_range)))
+
+
+def place(path: Path) -> str:
+    """A file's name for people; a stored artifact is named by the first digits of its hash."""
+    return f"{path.name[:12]}…" if re.fullmatch("[0-9a-f]{64}", path.name) else path.name
+
+
+def _error(error: av.error.FFmpegError, path: Path, doing: str) -> InfinidubError:
+    if isinstance(error, OSError) and doing == "written":
+        return disk_error(error, path)
+    if "No space left" in str(error):
+        return StorageFullError("no space left on the disk", where=place(path))
+    reason = (error.strerror or type(error).__name__).lower()
+    if error.errno == errno.EINVAL and doing == "read":
+        reason = "its format is not one of those allowed"
+    return MediaError(f"cannot be {doing} ({reason})", where=place(path),
+                      hint="Check that the file is complete and plays" if doing != "written" else "")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open a media file for reading, with playlists and the network shut out.
+
+    Raises:
+        MediaError: It cannot be opened, or what is read inside the block is broken.
+    """
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace",
+                     options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS}) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise _error(error, path, "read") from error
+
+
+def picture_stream(container: Any, path: Path) -> Any:
+    """The stream that is the picture: the default one, never a cover image.
+
+    Raises:
+        MediaError: There is none.
+    """
+    covers = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [s for s in container.streams.video if not s.disposition & covers]
+    if not streams:
+        raise MediaError("has no video stream", where=place(path), hint="Give a file with a moving picture")
+    return next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
+
+
+def frame_count(path: Path) -> int:
+    """How many frames a player shows: packets of the picture, without those that an edit list cuts away.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
+    with reading(path) as container:
+        stream = picture_stream(container, path)
+        return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+
+
+class FrameReader:
+    """Reads the frames of a constant-rate file by index.
+
+    Frames asked for in order are decoded once; a jump seeks to the key frame before it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.width = self.height = 0
+        self.rate = Fraction(0)
+
+    def __enter__(self) -> Self:
+        self._opened = reading(self.path)
+        self._container = self._opened.__enter__()
+        try:
+            self._stream = picture_stream(self._container, self.path)
+            self._stream.thread_type = "AUTO"
+            self._stream.codec_context.thread_count = THREADS
+            self.width, self.height = self._stream.codec_context.width, self._stream.codec_context.height
+            self.rate = Fraction(self._stream.average_rate or 0)
+            self._source: Iterator[Any] = self._container.decode(self._stream)
+            self._last, self._first = (None, 0)
+            first = next(self._source, None)
+            if first is None or not self.rate:
+                raise MediaError("has no pictures", where=place(self.path), hint="Check that the file plays")
+            self._first, self._last = first.pts, (0, first)
+        except BaseException as error:
+            self._close(error)
+            raise
+        return self
+
+    def _close(self, error: BaseException | None) -> None:
+        self._opened.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+                 ) -> None:
+        self._source = iter(())
+        self._close(error)
+
+    def _index(self, picture: Any) -> int:
+        time: Fraction = (picture.pts - self._first) * self._stream.time_base
+        return round(time * self.rate)
+
+    def _next(self) -> tuple[int, Any] | None:
+        for picture in self._source:
+            if picture.pts is not None:
+                return self._index(picture), picture
+        return None
+
+    def _seek(self, index: int) -> None:
+        """Make the next decoded frame one at or before `index`."""
+        back = Fraction(0)
+        while True:
+            target = self._first + int((index / self.rate - back) / self._stream.time_base)
+            start = back * self.rate >= index
+            self._container.seek(min(target, self._first) if start else target, stream=self._stream, backward=True)
+            self._source = self._container.decode(self._stream)
+            self._last = self._next()
+            if start or (self._last and self._last[0] <= index):
+                return
+            back = back * 2 or Fraction(1)
+
+    def picture(self, index: int) -> Any:
+        """Frame `index` as the decoder gave it (`av.VideoFrame`, the source's own pixel format).
+
+        Raises:
+            MediaError: There is no such frame, or it cannot be decoded.
+        """
+        try:
+            if index < 0 or self._last is None or not self._last[0] <= index <= self._last[0] + 2 * self.rate:
+                self._seek(max(index, 0))
+            while self._last and self._last[0] < index:
+                self._last = self._next()
+        except av.error.FFmpegError as error:
+            raise _error(error, self.path, "decoded") from error
+        if self._last is None or self._last[0] != index:
+            raise MediaError(f"frame {index} is missing", where=place(self.path),
+                             hint="Check that the file is complete and plays")
+        return self._last[1]
+
+    def pictures(self, start: int, end: int) -> Iterator[Any]:
+        """Frames [start, end) in order, one at a time, as the decoder gave them."""
+        return (self.picture(index) for index in range(start, end))
+
+    def frame(self, index: int) -> Image:
+        """Frame `index` as RGB: (H, W, 3) uint8.
+
+        Raises:
+            MediaError: There is no such frame, or it cannot be decoded.
+        """
+        return np.ascontiguousarray(self.picture(index).to_ndarray(format="rgb24"))
+
+    def frames(self, start: int, end: int) -> Iterator[Image]:
+        """Frames [start, end) in order, one at a time, as RGB: (H, W, 3) uint8 each."""
+        return (self.frame(index) for index in range(start, end))
+
+
+class FrameWriter:
+    """Writes RGB frames without loss: FFV1 in Matroska, every frame a key frame, the same bytes for the same frames."""
+
+    def __init__(self, path: Path, width: int, height: int, rate: Fraction) -> None:
+        self.path, self.width, self.height, self.rate = path, width, height, rate
+        self.written = 0
+
+    def __enter__(self) -> Self:
+        self._container = _create(self.path)
+        stream = self._container.add_stream("ffv1", rate=self.rate, options={
+            "level": "3", "g": "1", "slices": "4", "slicecrc": "1", "flags": "+bitexact"})
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "bgr0"
+        stream.codec_context.time_base = 1 / self.rate
+        stream.codec_context.thread_count = THREADS
+        self._stream = stream
+        return self
+
+    def write(self, image: Image) -> None:
+        """Append a frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: Another shape or type than promised.
+            InfrastructureError: The file cannot be written.
+        """
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"a frame is {image.shape} {image.dtype}, not ({self.height}, {self.width}, 3) uint8")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="bgr0")
+        frame.pts, frame.time_base = self.written, 1 / self.rate
+        self._mux(self._stream.encode(frame))
+        self.written += 1
+
+    def _mux(self, packets: Any) -> None:
+        try:
+            self._container.mux(packets)
+        except av.error.FFmpegError as error:
+            raise _error(error, self.path, "written") from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+                 ) -> None:
+        try:
+            if error is None:
+                self._mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+def _create(path: Path) -> Any:
+    try:
+        return av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
+    except av.error.FFmpegError as error:
+        raise _error(error, path, "written") from error
+
+
+def concat_ffv1(paths: Sequence[Path], out: Path) -> None:
+    """Join files of `FrameWriter` without encoding anything anew.
+
+    Args:
+        paths: In order; all of one size and rate.
+        out: The file to write.
+
+    Raises:
+        MediaError: A file cannot be read, or differs in size or rate from the first.
+    """
+    target, frame, shape = _create(out), 0, None
+    with target:
+        for path in paths:
+            with reading(path) as container:
+                stream = picture_stream(container, path)
+                context = stream.codec_context
+                mine = (context.name, context.width, context.height, stream.average_rate, bytes(context.extradata))
+                if shape is None:
+                    shape, joined = mine, target.add_stream_from_template(stream)
+                if mine != shape:
+                    raise MediaError(f"is {mine[:4]}, not {shape[:4]} like the clip before it", where=place(path))
+                for packet in container.demux(stream):
+                    if packet.size:
+                        packet.pts = packet.dts = round(frame / stream.average_rate / stream.time_base)
+                        packet.stream = joined
+                        target.mux(packet)
+                        frame += 1

@@ -1,0 +1,231 @@
+"""Settings: infinidub.toml, then the environment (`INFINIDUB_…`), then flags, each over the one before.
+
+The one place that reads the environment. Unknown names are errors, and secrets come from the environment alone:
+`INFINIDUB_SECRETS__OPENAI_API_KEY`, say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from models.engines import ENGINES
+from models.errors import InputError
+from models.records import Scalar
+
+_PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")
+CONFIG_FILE = "infinidub.toml"
+PREFIX = "INFINIDUB_"
+PREFECT_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+"""How Prefect behaves under `infinidub` unless the user's own environment says otherwise."""
+
+DEFAULT_ENGINES = {
+    "recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
+    "shot-detector": "scenedetect", "face-detector": "dlib", "generator": "auto",
+}
+
+
+def _engines(chosen: dict[str, str]) -> dict[str, str]:
+    for port, name in chosen.items():
+        if port not in ENGINES:
+            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(ENGINES)}")
+        if name not in ENGINES[port] and (port, name) != ("generator", "auto"):
+            raise ValueError(f"@{port}@no {port} is called {name!r}. There are: {', '.join(ENGINES[port])}")
+    return DEFAULT_ENGINES | chosen
+
+
+def _options(options: dict[str, dict[str, Scalar]]) -> dict[str, dict[str, Scalar]]:
+    known = [name for names in ENGINES.values() for name in names]
+    for engine in options:
+        if engine not in known:
+            raise ValueError(f"@{engine}@there is no such engine. There are: {', '.join(known)}")
+    return options
+
+
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; `infinidub config` shows what holds."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True,
+                                      env_prefix=PREFIX, env_nested_delimiter="__")
+
+    out: Folder = Path("dubbed")
+    """Deliverables go to OUT/EPISODE/LANG/."""
+    state: Folder = Field(default_factory=lambda given: given["out"] / ".infinidub")
+    """Database, artifacts, checkpoints."""
+    database: SecretStr = Field(default_factory=lambda given: SecretStr(f"sqlite:///{given['state'] / 'infinidub.db'}"))
+    """SQLAlchemy URL; may hold a password."""
+    weights: Folder = Path("~/.cache/infinidub/weights")
+    """Model weights, one folder a name of models.lock."""
+    engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
+    """Port → engine name. 'auto': the best generator this machine can run."""
+    options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
+    """Engine name → its own options."""
+    loudness_lufs: float = Field(-23.0, ge=-40, le=-5)
+    true_peak_dbtp: float = Field(-1.0, ge=-20, le=0)
+    crf: int = Field(16, ge=0, le=51)
+    """Quality of re-encoded pictures (x264; lower is better)."""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    device: str = "cpu"
+    region: Literal["frame", "person"] = "frame"
+    """What of the picture a generated shot replaces."""
+    profile: str = "default"
+    """The generator's quality profile."""
+    prompt: str = ""
+    seed: int = Field(0, ge=0)
+    check_speech: bool = True
+    """Transcribe the dubbed speech back and report its word error rate."""
+    multi: bool = True
+    """Also make the original picture with every dub as an alternate sound track."""
+    secrets: dict[str, SecretStr] = Field({})
+
+    def engine(self, port: str) -> str:
+        """The name of the engine to use for a port."""
+        name = self.engines[port]
+        return "passthrough" if name == "auto" else name
+
+    def secret(self, name: str) -> str:
+        """A secret's value, '' if it was not given; names are lower case."""
+        value = self.secrets.get(name.lower())
+        return value.get_secret_value() if value else ""
+
+    def shown(self) -> dict[str, Any]:
+        """All values as plain JSON; of secrets, only that they are there."""
+        return self.model_dump(mode="json") | {"database": _PASSWORD.sub(r"\1:***@", self.database.get_secret_value())}
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Put the settings together.
+
+    Args:
+        config: The settings file; without it `infinidub.toml` in the working folder, if there is one.
+        flags: Dotted name → value, e.g. {'engines.synthesizer': 'espeak'}; None values are left out.
+
+    Raises:
+        InputError: An unknown name or a bad value; the message says in which file, variable or flag.
+    """
+    if config is None and PREFIX + "CONFIG" in os.environ:
+        config = Path(os.environ[PREFIX + "CONFIG"])
+    file = config or Path(CONFIG_FILE)
+    sources = {str(file): _from_file(file, must_exist=config is not None), "environment": _from_environment(),
+               "flags": _from_flags(flags or {})}
+    merged: dict[str, Any] = {}
+    for values in sources.values():
+        merged = _over(merged, values)
+    try:
+        return _Merged.model_validate(merged)
+    except ValidationError as error:
+        raise _readable(error.errors()[0], sources) from None
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Variables for Prefect, beside those of the user: quiet, no telemetry, its own database in the state folder."""
+    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{settings.state / 'prefect.db'}"}
+    return {name: value for name, value in (PREFECT_DEFAULTS | database).items() if name not in os.environ}
+
+
+def use_prefect_quietly(settings: Settings) -> None:
+    """Set those variables for this process; must come before Prefect is imported."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    os.environ.update(prefect_environment(settings))
+
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+class _Merged(Settings):
+    """Settings from one merged dictionary, the environment already in it."""
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+                                   *_args: object, **_others: object) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    if not must_exist and not path.exists():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"is no TOML: {error}", where=str(path)) from None
+    if "secrets" in values:
+        raise InputError("secrets do not belong into a file", where=f"{path}: secrets",
+                         hint=f"Set {PREFIX}SECRETS__NAME in the environment")
+    for name in ("out", "state", "weights"):
+        if isinstance(values.get(name), str):
+            values[name] = path.parent / Path(values[name]).expanduser()
+    return values
+
+
+def _from_environment() -> dict[str, Any]:
+    known = {*Settings.model_fields, "config"}
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(PREFIX).partition("__")[0].lower()
+        if variable.startswith(PREFIX) and name not in known:
+            raise InputError("unknown setting", where=variable, hint=f"Known: {', '.join(sorted(known))}")
+    try:
+        values: dict[str, Any] = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise InputError(str(error), where="environment", hint="Tables are written as JSON") from None
+    if isinstance(values.get("engines"), dict):
+        values["engines"] = {port.replace("_", "-"): name for port, name in values["engines"].items()}
+    return values
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for dotted, value in flags.items():
+        for part in reversed(dotted.split(".")):
+            value = {part: value}  # noqa: PLW2901 - wrapped from the inside out
+        values = _over(values, value if flags[dotted] is not None else {})
+    return values
+
+
+def _over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` laid over `base`, tables merged."""
+    merged = dict(base)
+    for name, value in values.items():
+        below = merged.get(name)
+        merged[name] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _readable(error: ErrorDetails, sources: Mapping[str, Mapping[str, Any]]) -> InputError:
+    what = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+    path = [str(part) for part in error["loc"] if part != "[key]"]
+    if what.startswith("@"):  # a check of a table names the key that is wrong
+        _, key, what = what.split("@", 2)
+        path.append(key)
+    place = next((name for name, values in reversed(list(sources.items())) if _holds(values, path)), "")
+    field = f"{PREFIX}{'__'.join(path).upper()}" if place == "environment" else ".".join(path)
+    hint = f"Known: {', '.join(Settings.model_fields)}" if error["type"] == "extra_forbidden" else ""
+    return InputError(what, where=f"{place}: {field}" if place.endswith(".toml") else field, hint=hint)
+
+
+def _holds(values: Any, path: list[str]) -> bool:
+    return not path or (isinstance(values, Mapping) and path[0] in values and _holds(values[path[0]], path[1:]))

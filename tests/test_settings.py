@@ -1,0 +1,126 @@
+"""Settings: three sources in rising order, errors that name the place, secrets that stay secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.settings import Settings, load_settings, prefect_environment
+from models.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_defaults_need_no_file(empty_folder: Path) -> None:
+    settings = load_settings()
+    assert settings.out == empty_folder / "dubbed"
+    assert settings.state == empty_folder / "dubbed" / ".infinidub"
+    assert settings.database.get_secret_value() == f"sqlite:///{settings.state}/infinidub.db"
+    assert settings.engine("recognizer") == "faster-whisper"
+    assert settings.engine("generator") == "passthrough"
+
+
+def test_flags_win_over_environment_over_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("infinidub.toml").write_text(
+        'crf = 20\nthreads = 3\nregion = "person"\n[engines]\nsynthesizer = "espeak"\n[options.espeak]\npitch = 40\n')
+    monkeypatch.setenv("INFINIDUB_THREADS", "4")
+    monkeypatch.setenv("INFINIDUB_REGION", "frame")
+    monkeypatch.setenv("INFINIDUB_ENGINES__SHOT_DETECTOR", "scenedetect")
+    settings = load_settings(flags={"region": "person", "options.espeak.voice": "f2", "out": None})
+    assert (settings.crf, settings.threads, settings.region) == (20, 4, "person")
+    assert settings.engine("synthesizer") == "espeak"
+    assert settings.options == {"espeak": {"pitch": 40, "voice": "f2"}}
+
+
+def test_paths_in_a_file_are_relative_to_it(empty_folder: Path) -> None:
+    other = empty_folder / "conf"
+    other.mkdir()
+    (other / "night.toml").write_text('out = "nightly"\nweights = "/srv/weights"\n')
+    settings = load_settings(other / "night.toml")
+    assert settings.out == other / "nightly"
+    assert settings.state == other / "nightly" / ".infinidub"
+    assert settings.weights == Path("/srv/weights")
+
+
+def test_the_environment_names_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / "a.toml").write_text("crf = 30\n")
+    monkeypatch.setenv("INFINIDUB_CONFIG", "a.toml")
+    assert load_settings().crf == 30
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().crf = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("text", "where", "words"), [
+    ("crff = 2\n", "infinidub.toml: crff", "unknown setting"),
+    ("crf = 99\n", "infinidub.toml: crf", "less than or equal to 51"),
+    ('[engines]\nsynthesiser = "kokoro"\n', "infinidub.toml: engines.synthesiser", "no such port"),
+    ('[engines]\nsynthesizer = "kokorro"\n', "infinidub.toml: engines.synthesizer", "There are: kokoro"),
+    ("[options.kokorro]\nspeed = 1\n", "infinidub.toml: options.kokorro", "no such engine"),
+    ("[options]\nkokoro = 1\n", "infinidub.toml: options.kokoro", "dictionary"),
+    ('[secrets]\nkey = "x"\n', "infinidub.toml: secrets", "INFINIDUB_SECRETS__NAME"),
+    ("out = 3\n", "infinidub.toml: out", "path"),
+    ("crf = \n", "infinidub.toml", "no TOML"),
+])
+def test_mistakes_in_the_file(text: str, where: str, words: str) -> None:
+    Path("infinidub.toml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_settings()
+    assert caught.value.where == where
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("variable", "value", "where", "words"), [
+    ("INFINIDUB_TREADS", "2", "INFINIDUB_TREADS", "unknown setting"),
+    ("INFINIDUB_THREADS", "many", "INFINIDUB_THREADS", "integer"),
+    ("INFINIDUB_ENGINES__RECOGNIZER", "whispr", "INFINIDUB_ENGINES__RECOGNIZER", "faster-whisper"),
+    ("INFINIDUB_OPTIONS", "{broken", "environment", "JSON"),
+])
+def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, where: str,
+                                     words: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError) as caught:
+        load_settings()
+    assert caught.value.where == where
+    assert words in str(caught.value)
+
+
+def test_a_named_file_must_be_there() -> None:
+    with pytest.raises(InputError, match=r"none\.toml.*cannot be read"):
+        load_settings(Path("none.toml"))
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_SECRETS__OPENAI_API_KEY", "sk-verysecret")
+    monkeypatch.setenv("INFINIDUB_DATABASE", "postgresql+psycopg://dub:pa55word@db/dub")
+    settings = load_settings()
+    assert settings.secret("openai_api_key") == settings.secret("OPENAI_API_KEY") == "sk-verysecret"
+    assert settings.secret("other") == ""
+    shown = json.dumps(settings.shown()) + repr(settings)
+    assert "verysecret" not in shown
+    assert "pa55word" not in shown
+    assert "postgresql+psycopg://dub:***@db/dub" in shown
+
+
+def test_bad_values_are_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_SECRETS", '"sk-verysecret"')
+    with pytest.raises(InputError) as caught:
+        load_settings()
+    assert "verysecret" not in str(caught.value)
+
+
+def test_prefect_is_quiet_but_the_user_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
+    variables = prefect_environment(Settings())
+    assert "PREFECT_LOGGING_LEVEL" not in variables
+    assert variables["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"].endswith("dubbed/.infinidub/prefect.db")

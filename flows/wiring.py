@@ -93,7 +93,7 @@ def open_workspace(settings: Settings) -> Workspace:
         return EngineHome(weights=weights.folder, threads=settings.threads, device=settings.device,
                           connection=connection, secret=settings.secret)
 
-    return Workspace(settings=settings, store=FileStore(settings.state), ledger=Ledger(settings.database),
+    return Workspace(settings=settings, store=FileStore(settings.state), ledger=Ledger(settings.database.get_secret_value()),
                      weights=weights, engines=EngineCache(home))
 
 

@@ -93,8 +93,9 @@ def open_workspace(settings: Settings) -> Workspace:
         return EngineHome(weights=weights.folder, threads=settings.threads, device=settings.device,
                           connection=connection, secret=settings.secret)
 
-    return Workspace(settings=settings, store=FileStore(settings.state), ledger=Ledger(settings.database.get_secret_value()),
-                     weights=weights, engines=EngineCache(home))
+    ledger = Ledger(settings.database.get_secret_value())
+    return Workspace(settings=settings, store=FileStore(settings.state), ledger=ledger, weights=weights,
+                     engines=EngineCache(home))
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,285 @@
+"""Mix: spoken lines + bed → the dubbed sound and its stems, at broadcast loudness.
+
+Each line is laid at its place, as loud as the source is there; under it lies the music-and-effects stem that was given,
+or the source itself, ducked wherever its own voices or the dub are heard. Nothing is held longer than a block: the
+programme is computed afresh for each pass (one that measures, one or a few that write).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.records import Artifact, Loudness, Mix, Request, Speech, SpokenLine, Tick, Transcript
+from models.timebase import CLOCK, seconds
+from tasks.levels import (
+    CONTEXT,
+    ROLES,
+    Ducking,
+    Sound,
+    centre,
+    layout_of,
+    limiter_gain,
+    loudness_of,
+    regular,
+    to_layout,
+    windows,
+)
+from tasks.media import FlacWriter, audio_blocks, loudness
+from tasks.step import Work, step
+
+BLOCK = 1 << 18
+"""Samples at once: 5.5 s."""
+FADE_IN, FADE_OUT = 96, 240
+"""Samples (2 and 5 ms) over which a line's edges are faded, against clicks."""
+LONGEST_MEASURED = 60 * CLOCK
+"""Of a very long line, this much is measured."""
+
+UNMEASURED_LUFS = -23.0
+"""Level of lines where the source has no audible voice to follow."""
+DYNAMICS_DB = 6.0
+"""How far a line may be louder or softer than the middle line; beyond it the transcript's times are at fault."""
+LINE_GAIN_DB = 30.0
+"""Limit of the gain on one line, so that a near-silent voice does not become noise."""
+
+SOURCE_VOICE_DB = 30.0
+"""Ducking where the source speaks: its voice must not be understood."""
+UNDER_DUB_DB = 10.0
+"""Ducking where only the dub speaks: nothing but the bed is there in the source."""
+BEFORE, AFTER = round(0.10 * CLOCK), round(0.20 * CLOCK)
+"""By how much a source line may be wider than the transcript says."""
+
+HEADROOM = 0.25
+"""Scale of the programme while it is measured, so that no peak is cut off."""
+SILENT_LUFS = -69.0
+MAX_GAIN_DB = 24.0
+"""Limit of the programme's gain: a nearly silent one stays quiet instead of becoming noise."""
+LIMITER_MARGIN_DB = 0.5
+"""How far below the allowed true peak the limiter stays; a lossy codec adds about as much."""
+TOLERANCE_LU = 0.2
+PASSES = 4
+
+
+class MixRequest(Request):
+    """A language's spoken lines and what lies under them."""
+
+    source_audio: Artifact
+    channels: int
+    speech: Speech
+    transcript: Transcript
+    bed: Artifact | None
+    """Music-and-effects stem; None: the source is ducked instead."""
+    length: Tick
+    loudness_lufs: float = -23.0
+    true_peak_dbtp: float = -1.0
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A line's audio at its place, with its gain."""
+
+    path: Path
+    start: int
+    length: int
+    gain: float
+
+    def samples(self, start: int, count: int) -> NDArray[np.float32]:
+        """What is heard of it from tick `max(start, self.start)` on, within [start, start + count) → (≤ count,)."""
+        first = max(0, start - self.start)
+        last = min(self.length, start + count - self.start)
+        with soundfile.SoundFile(self.path) as file:
+            file.seek(min(first, len(file)))
+            voice: NDArray[np.float32] = file.read(last - first, dtype="float32", always_2d=True)[:, 0]
+        at = np.arange(first, first + len(voice))
+        edge = np.minimum((at + 1) / FADE_IN, (self.length - at) / FADE_OUT)
+        return (voice * np.minimum(1, edge) * self.gain).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Programme:
+    """Everything that is heard: pairs of dialogue (n,) and bed (n, C), `BLOCK` samples each, the last one shorter."""
+
+    lines: tuple[Laid, ...]
+    bed: Callable[[], Iterator[Sound]]
+    channels: int
+    length: int
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.float32], Sound]]:
+        """From the beginning."""
+        start = 0
+        for bed in self.bed():
+            yield self._dialogue(start, len(bed)), bed
+            start += len(bed)
+
+    def _dialogue(self, start: int, count: int) -> NDArray[np.float32]:
+        block = np.zeros(count, np.float32)
+        for line in self.lines:
+            if line.start < start + count and start < line.start + line.length:
+                voice = line.samples(start, count)
+                at = max(0, line.start - start)
+                block[at:at + len(voice)] += voice
+        return block
+
+
+@step("mix", version=1, result=Mix)
+def mix(work: Work, request: MixRequest) -> Mix:
+    """Lay the lines over the bed and bring the whole to its loudness.
+
+    Raises:
+        InputError: The given bed is not as long as the episode.
+    """
+    channels = layout_of(request.channels)
+    work.progress("mix: levels of the lines", 0.0)
+    lines = _lay(work, request, channels)
+    bed = (_given_bed(work.store.path(request.bed), channels, request.length) if request.bed
+           else _ducked_bed(work, request, channels))
+    programme = Programme(lines, bed, channels, request.length)
+    with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
+        work.progress("mix: measuring", 0.2)
+        gain_db, limit = _first_gain(_measure(programme, Path(folder)), request)
+        for number in range(PASSES):
+            work.progress(f"mix: writing at {gain_db:+.1f} dB", 0.4 + number / 10)
+            files, measured = _write(programme, Path(folder), gain_db, limit)
+            missing = _missing(measured, request, gain_db)
+            too_high = measured.true_peak_dbtp - request.true_peak_dbtp
+            if abs(missing) <= TOLERANCE_LU and too_high <= 0:
+                break
+            gain_db += missing
+            limit = min(limit, request.true_peak_dbtp - LIMITER_MARGIN_DB) - max(0.0, too_high)
+        if gain_db >= MAX_GAIN_DB or measured.integrated_lufs <= SILENT_LUFS:
+            work.progress(f"mix: nearly silent, left at {measured.integrated_lufs:.0f} LUFS", 0.9)
+        parts = {name: work.store.put_file(path, "audio/flac") for name, path in files.items()}
+    return Mix(language=request.speech.language, bed_kind="given" if request.bed else "ducked", loudness=measured,
+               gain_db=round(gain_db, 2), **parts)
+
+
+# -- dialogue ---------------------------------------------------------------------------------------------------------
+
+
+def _lay(work: Work, request: MixRequest, channels: int) -> tuple[Laid, ...]:
+    """Every line at its place, as loud as the source where it speaks."""
+    source = work.store.path(request.source_audio)
+    spans = {line.id: (line.start, line.end) for line in request.transcript.lines}
+    heard = {line.id: _loudness(source, channels, *spans.get(line.id, line.planned)) for line in request.speech.lines}
+    audible = [level for level in heard.values() if level > SILENT_LUFS]
+    middle = statistics.median(audible) if audible else UNMEASURED_LUFS
+    laid = []
+    for line in request.speech.lines:
+        level = heard[line.id] if heard[line.id] > SILENT_LUFS else middle
+        wanted = min(max(level, middle - DYNAMICS_DB), middle + DYNAMICS_DB)
+        laid.append(_laid(work, line, wanted, channels))
+    return tuple(sorted(laid, key=lambda line: line.start))
+
+
+def _laid(work: Work, line: SpokenLine, wanted: float, channels: int) -> Laid:
+    path = work.store.path(line.audio)
+    with soundfile.SoundFile(path) as file:
+        voice: NDArray[np.float32] = file.read(min(len(file), LONGEST_MEASURED), dtype="float32", always_2d=True)[:, 0]
+    level = loudness_of(centre(voice, channels))
+    gain_db = min(max(wanted - level, -LINE_GAIN_DB), LINE_GAIN_DB) if level > SILENT_LUFS else 0.0
+    return Laid(path, line.start, line.length, _factor(gain_db))
+
+
+def _loudness(path: Path, channels: int, start: int, end: int) -> float:
+    with soundfile.SoundFile(path) as file:
+        file.seek(min(start, len(file)))
+        block: Sound = file.read(min(max(end - start, 0), LONGEST_MEASURED), dtype="float32", always_2d=True)
+    return loudness_of(to_layout(block, channels))
+
+
+def _factor(db: float) -> float:
+    return float(10 ** (db / 20))
+
+
+# -- bed --------------------------------------------------------------------------------------------------------------
+
+
+def _given_bed(path: Path, channels: int, length: int) -> Callable[[], Iterator[Sound]]:
+    """The stem as it is, in the episode's layout and length."""
+    found = 0
+    for block in audio_blocks(path, block=BLOCK):
+        if block.shape[1] not in ROLES:
+            raise InputError(f"the music-and-effects stem has {block.shape[1]} channels", hint="Give one with 1 to 8")
+        found += len(block)
+    if abs(found - length) > CLOCK:
+        raise InputError(f"the music-and-effects stem is {seconds(found):.3f} s long, "
+                         f"the episode {seconds(length):.3f} s",
+                         hint="Give the stem that belongs to this cut of the episode; they may differ by 1 s")
+    return lambda: regular((to_layout(b, channels) for b in audio_blocks(path, block=BLOCK)), BLOCK, length)
+
+
+def _ducked_bed(work: Work, request: MixRequest, channels: int) -> Callable[[], Iterator[Sound]]:
+    """The source, far down where it speaks itself, and down where the dub speaks."""
+    path = work.store.path(request.source_audio)
+    dubbed = {line.id for line in request.speech.lines}
+    spoken = Ducking(((max(0, line.start - BEFORE), line.end + AFTER) for line in request.transcript.lines
+                      if line.id in dubbed), SOURCE_VOICE_DB)
+    over = Ducking(((line.start, line.start + line.length) for line in request.speech.lines), UNDER_DUB_DB)
+
+    def blocks() -> Iterator[Sound]:
+        start = 0
+        source = soundfile.blocks(path, BLOCK, dtype="float32", always_2d=True)
+        for block in regular((to_layout(b, channels) for b in source), BLOCK, request.length):
+            db = np.minimum(spoken.gain_db(start, len(block)), over.gain_db(start, len(block)))
+            yield (block * (10 ** (db / 20))[:, None]).astype(np.float32)
+            start += len(block)
+
+    return blocks
+
+
+# -- loudness ---------------------------------------------------------------------------------------------------------
+
+
+def _measure(programme: Programme, folder: Path) -> Loudness:
+    """Loudness of the programme before any gain."""
+    path = folder / "measured.flac"
+    with FlacWriter(path, programme.channels) as file:
+        for dialogue, bed in programme.blocks():
+            file.write((centre(dialogue, programme.channels) + bed) * HEADROOM)
+    found = loudness(path)
+    path.unlink()
+    up = -20 * math.log10(HEADROOM)
+    return Loudness(integrated_lufs=found.integrated_lufs + up, true_peak_dbtp=found.true_peak_dbtp + up)
+
+
+def _first_gain(measured: Loudness, request: MixRequest) -> tuple[float, float]:
+    """Gain in dB that makes the programme as loud as asked, and the peak (dBTP) at which to limit: inf for no need."""
+    gain_db = _missing(measured, request, 0.0)
+    limited = measured.true_peak_dbtp + gain_db > request.true_peak_dbtp - LIMITER_MARGIN_DB
+    return gain_db, request.true_peak_dbtp - LIMITER_MARGIN_DB if limited else math.inf
+
+
+def _missing(measured: Loudness, request: MixRequest, gain_db: float) -> float:
+    """What the programme lacks to its loudness, in LU, as far as more gain is allowed."""
+    if measured.integrated_lufs <= SILENT_LUFS:
+        return 0.0
+    return min(request.loudness_lufs - measured.integrated_lufs, MAX_GAIN_DB - gain_db)
+
+
+def _write(programme: Programme, folder: Path, gain_db: float, limit_dbtp: float) -> tuple[dict[str, Path], Loudness]:
+    """Write mix and stems with one gain, limiter included: dialogue and bed add up to the mix."""
+    files = {name: folder / f"{name}.flac" for name in ("mix", "dialogue", "bed")}
+    limit, factor, channels = _factor(limit_dbtp), _factor(gain_db), programme.channels
+    scaled = (np.column_stack([bed, dialogue]) * np.float32(factor) for dialogue, bed in programme.blocks())
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(FlacWriter(path, 1 if name == "dialogue" else channels))
+                   for name, path in files.items()}
+        for window in windows(scaled, CONTEXT):
+            bed, dialogue = window[:, :channels], window[:, channels]
+            whole = centre(dialogue, channels) + bed
+            gain = limiter_gain(whole, limit)
+            inner = slice(CONTEXT, CONTEXT + len(gain))
+            writers["mix"].write(whole[inner] * gain[:, None])
+            writers["dialogue"].write(dialogue[inner] * gain)
+            writers["bed"].write(bed[inner] * gain[:, None])
+    return files, loudness(files["mix"])

@@ -1,0 +1,200 @@
+"""The dubbed sound: sample-exact, as loud as asked, the source's voice out of the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.records import Artifact, Line, Mix, Speech, SpokenLine, Transcript
+from tasks.levels import Sound, loudness_of
+from tasks.media import loudness, read_audio, write_flac
+from tasks.mix import MixRequest, mix
+from tasks.step import Work
+
+RATE = 48_000
+SPANS = ((24_000, 72_000), (120_001, 168_003))
+
+
+def voice(count: int, level: float = 0.1, pitch: float = 140, seed: int = 0) -> NDArray[np.float32]:
+    """Speech-like: a buzz in syllables of a fifth of a second, with breath."""
+    t = np.arange(count) / RATE
+    buzz = sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 12))
+    breath = np.random.default_rng(seed).standard_normal(count) * 0.05
+    return ((buzz + breath) * (0.55 - 0.45 * np.cos(2 * np.pi * 5 * t)) * level).astype(np.float32)
+
+
+def hum(count: int, channels: int, level: float) -> Sound:
+    return (np.random.default_rng(7).standard_normal((count, channels)) * level).astype(np.float32)
+
+
+def put(work: Work, samples: NDArray[np.float32], rate: int = RATE) -> Artifact:
+    path = work.scratch / "given.flac"
+    write_flac(path, samples, rate)
+    return work.store.put_file(path, "audio/flac")
+
+
+def spoken(work: Work, number: int, start: int, samples: NDArray[np.float32]) -> SpokenLine:
+    end = start + len(samples)
+    return SpokenLine(id=f"L{number:04d}", speaker="A", voice="v", text="x", audio=put(work, samples), start=start,
+                      length=len(samples), slot=(start, end), planned=(start, end), natural=len(samples), stretch=1.0)
+
+
+def ask(work: Work, length: int = 240_000, *, channels: int = 2, level: float = 0.1, background: float = 0.01,
+        dub_level: float = 0.03, bed: Artifact | None = None, **options: float) -> MixRequest:
+    """An episode of two lines over noise, and two dubbed lines in their places."""
+    source = hum(length, channels, background)
+    for start, end in SPANS:
+        source[start:end, 2 if channels == 6 else slice(None)] += voice(
+            end - start, level, seed=1)[:length - start].reshape(-1, *([1] * (channels != 6)))
+    lines = [Line(id=f"L{i:04d}", start=a, end=b, text="x", speaker="A") for i, (a, b) in enumerate(SPANS)]
+    dub = [spoken(work, i, a, voice(b - a - 5000, dub_level, 190, seed=2)) for i, (a, b) in enumerate(SPANS)]
+    return MixRequest(source_audio=put(work, source), channels=channels, bed=bed, length=length,
+                      speech=Speech(language="es", lines=tuple(dub)),
+                      transcript=Transcript(language="en", lines=tuple(lines)), **options)
+
+
+def heard(work: Work, artifact: Artifact) -> Sound:
+    return read_audio(work.store.path(artifact), channels=None)
+
+
+def db(sound: Sound) -> float:
+    return float(10 * np.log10((sound.astype(np.float64) ** 2).mean() + 1e-20))
+
+
+@pytest.mark.parametrize("length", [240_000, 240_001, 199_999, 262_144, 262_145])
+def test_everything_is_exactly_as_long_as_the_picture(work: Work, length: int) -> None:
+    result = mix.function(work, ask(work, length))
+    assert [len(heard(work, a)) for a in (result.mix, result.dialogue, result.bed)] == [length] * 3
+    assert heard(work, result.mix).shape[1] == 2
+    assert heard(work, result.dialogue).shape[1] == 1
+
+
+@pytest.mark.parametrize(("level", "background", "dub", "target"),
+                         [(0.2, 0.01, 0.3, -23.0), (0.01, 0.002, 0.05, -23.0), (0.1, 0.05, 0.001, -27.0),
+                          (0.1, 0.01, 0.1, -16.0)])
+def test_loudness_is_as_asked(work: Work, level: float, background: float, dub: float, target: float) -> None:
+    result = mix.function(work, ask(work, level=level, background=background, dub_level=dub, loudness_lufs=target))
+    assert result.loudness == loudness(work.store.path(result.mix))
+    assert result.loudness.integrated_lufs == pytest.approx(target, abs=0.5)
+    assert result.loudness.true_peak_dbtp <= -1.0
+
+
+def test_true_peak_is_limited_where_the_gain_would_pass_it(work: Work) -> None:
+    request = ask(work, 480_000)
+    clicks = request.speech.lines[0]
+    loud = voice(clicks.length, 0.03)
+    loud[::4000] = 0.9
+    line = spoken(work, 0, clicks.start, loud)
+    request = request.model_copy(update={"speech": Speech(language="es", lines=(line, request.speech.lines[1])),
+                                         "loudness_lufs": -15.0})
+    result = mix.function(work, request)
+    assert result.loudness.true_peak_dbtp <= -1.0
+    assert result.loudness.integrated_lufs == pytest.approx(-15.0, abs=0.5)
+
+
+def test_lines_lie_sample_exactly(work: Work) -> None:
+    length = 300_000
+    click = np.zeros(4000, np.float32)
+    click[1000] = 0.5
+    places = [0, 262_100, 262_144, 100_001, length - 2000]
+    lines = tuple(spoken(work, i, place, click) for i, place in enumerate(places))
+    request = MixRequest(source_audio=put(work, hum(length, 2, 1e-3)), channels=2, bed=None, length=length,
+                         speech=Speech(language="es", lines=lines), transcript=Transcript(language="en", lines=()))
+    stem = heard(work, mix.function(work, request).dialogue)[:, 0]
+    assert set(np.flatnonzero(np.abs(stem) > np.abs(stem).max() / 2)) == {place + 1000 for place in places}
+
+
+def test_stems_add_up_to_the_mix(work: Work) -> None:
+    result = mix.function(work, ask(work, loudness_lufs=-14.0))
+    parts = [heard(work, a) for a in (result.mix, result.dialogue, result.bed)]
+    assert np.abs(parts[0] - parts[1] - parts[2]).max() < 1e-6
+
+
+def test_each_line_is_as_loud_as_the_source_there(work: Work) -> None:
+    request = ask(work, dub_level=0.005)
+    source, stem = heard(work, request.source_audio), heard(work, mix.function(work, request).dialogue)
+    gain = mix.function(work, request).gain_db
+    for line in request.speech.lines:
+        there = slice(line.start, line.start + line.length)
+        wanted = loudness_of(source[line.planned[0]:line.planned[1]]) + gain
+        assert loudness_of(np.repeat(stem[there], 2, axis=1)) == pytest.approx(wanted, abs=1)
+
+
+def test_source_is_far_down_under_its_own_voice_and_untouched_elsewhere(work: Work) -> None:
+    request = ask(work)
+    result = mix.function(work, request)
+    source, bed = heard(work, request.source_audio), heard(work, result.bed)
+    assert result.bed_kind == "ducked"
+    for start, end in SPANS:
+        assert db(bed[start:end]) - db(source[start:end]) - result.gain_db == pytest.approx(-30, abs=0.5)
+    assert db(bed[:8000]) - db(source[:8000]) == pytest.approx(result.gain_db, abs=0.1)
+    assert db(bed[200_000:]) - db(source[200_000:]) == pytest.approx(result.gain_db, abs=0.1)
+
+
+def test_a_source_line_that_is_not_dubbed_stays(work: Work) -> None:
+    request = ask(work)
+    request = request.model_copy(update={"speech": Speech(language="es", lines=request.speech.lines[:1])})
+    result = mix.function(work, request)
+    source, bed = heard(work, request.source_audio), heard(work, result.bed)
+    start, end = SPANS[1]
+    assert db(bed[start:end]) - db(source[start:end]) == pytest.approx(result.gain_db, abs=0.1)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 48_000), (2, 44_100), (6, 48_000)])
+def test_a_given_bed_keeps_its_level(work: Work, channels: int, rate: int) -> None:
+    t = np.arange(rate * 5 - 2000) / rate
+    bed = np.repeat((0.02 * np.sin(2 * np.pi * 500 * t)).astype(np.float32)[:, None], channels, axis=1)
+    if channels == 6:
+        bed[:, 2:] = 0
+    result = mix.function(work, ask(work, bed=put(work, bed, rate)))
+    laid = heard(work, result.bed)
+    assert result.bed_kind == "given"
+    assert laid.shape == (240_000, 2)
+    assert db(laid[1000:230_000]) == pytest.approx(db(bed[1000:200_000, :2]) + result.gain_db, abs=0.2)
+    assert not laid[239_000:].any()
+
+
+def test_a_bed_of_another_length_is_refused_with_both_lengths(work: Work) -> None:
+    with pytest.raises(InputError, match=r"3\.500 s long, the episode 5\.000 s"):
+        mix.function(work, ask(work, bed=put(work, hum(168_000, 2, 0.01))))
+
+
+def test_surround_keeps_its_layout_with_the_voice_in_the_centre(work: Work) -> None:
+    request = ask(work, channels=6)
+    result = mix.function(work, request)
+    whole, bed, stem = (heard(work, a) for a in (result.mix, result.bed, result.dialogue))
+    assert whole.shape == (240_000, 6)
+    assert np.abs(whole[:, 2] - bed[:, 2] - stem[:, 0]).max() < 1e-6
+    assert np.abs(whole[:, [0, 1, 3, 4, 5]] - bed[:, [0, 1, 3, 4, 5]]).max() < 1e-6
+    assert result.loudness.integrated_lufs == pytest.approx(-23, abs=0.5)
+
+
+def test_mono_sources_become_stereo(work: Work) -> None:
+    result = mix.function(work, ask(work, channels=1))
+    whole = heard(work, result.mix)
+    assert np.array_equal(whole[:, 0], whole[:, 1])
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-6, 2e-4])
+def test_a_silent_programme_does_not_explode(work: Work, level: float, tmp_path: Path) -> None:
+    said: list[str] = []
+    work.progress = lambda text, _done: said.append(text)
+    request = MixRequest(source_audio=put(work, hum(96_000, 2, level)), channels=2, bed=None, length=96_000,
+                         speech=Speech(language="es", lines=()), transcript=Transcript(language="en", lines=()))
+    result = mix.function(work, request)
+    assert 0 <= result.gain_db <= 24
+    assert result.loudness.integrated_lufs < -40
+    assert any("nearly silent" in text for text in said)
+
+
+def test_a_silent_line_stays_silent(work: Work) -> None:
+    request = ask(work)
+    silent = spoken(work, 0, SPANS[0][0], np.zeros(40_000, np.float32))
+    request = request.model_copy(update={"speech": Speech(language="es", lines=(silent, request.speech.lines[1]))})
+    result: Mix = mix.function(work, request)
+    assert not heard(work, result.dialogue)[:SPANS[1][0]].any()
+    assert result.loudness.integrated_lufs == pytest.approx(-23, abs=0.5)

@@ -1,7 +1,7 @@
 """Media files: probed, heard, measured. The only module that runs the ffmpeg program.
 
-What steps need of pictures (`tasks.video`) and sound (`tasks.sound`) is offered here too. Playlists and the network
-are shut out of everything that is opened.
+What steps need of pictures (`tasks.video`, `tasks.encode`) and sound (`tasks.sound`) is offered here too. Playlists
+and the network are shut out of everything that is opened.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from models.errors import MediaError, SetupError, StorageFullError
 from models.ports import Samples
 from models.records import Chapter, ColorTags, Loudness
 from models.timebase import ticks
+from tasks.encode import FrameWriter, PictureWriter, concat_ffv1, copy_pictures, to_yuv
 from tasks.sound import FlacWriter, audio_blocks, read_audio, write_flac
 from tasks.video import (
     CONTAINERS,
+    EXACT,
     THREADS,
     FrameReader,
-    FrameWriter,
     color_tags,
-    concat_ffv1,
     frame_count,
+    picture_rate,
     picture_stream,
     place,
     reading,
 )
 
-__all__ = ["CONTAINERS", "THREADS", "AudioStream", "FlacWriter", "FrameReader", "FrameWriter", "Probe", "VideoStream",
-           "audio_blocks", "concat_ffv1", "frame_count", "loudness", "picture_stream", "place", "probe", "read_audio",
-           "reading", "run_ffmpeg", "source_input", "stretch", "write_flac"]
+__all__ = ["CONTAINERS", "EXACT", "THREADS", "AudioStream", "FlacWriter", "FrameReader", "FrameWriter", "PictureWriter",
+           "Probe", "VideoStream", "audio_blocks", "concat_ffv1", "copy_pictures", "frame_count", "loudness", "place",
+           "probe", "read_audio", "run_ffmpeg", "source_input", "stretch", "to_yuv", "write_flac"]
 
 FFMPEG_TIMEOUT = 6 * 3600
 """Seconds after which a call of ffmpeg is taken for hung: an episode of three hours encodes at half speed."""
@@ -111,7 +112,7 @@ class VideoStream:
     pixel_aspect: Fraction
     """Width to height of a pixel; 1 when the file says nothing."""
     rate: Fraction
-    """Average frames per second; 0 when unknown."""
+    """Frames per second; 0 when unknown."""
     start: Fraction
     """Time stamp of the first frame, in seconds."""
     frames: int
@@ -196,7 +197,7 @@ def _video_stream(container: Any, stream: Any, path: Path) -> VideoStream:
     return VideoStream(
         index=stream.index, codec=stream.codec_context.name, width=first.width, height=first.height,
         pix_fmt=first.format.name, bits=max(c.bits for c in parts), alpha=any(c.is_alpha for c in parts),
-        pixel_aspect=Fraction(stream.sample_aspect_ratio or 1), rate=Fraction(stream.average_rate or 0),
+        pixel_aspect=Fraction(stream.sample_aspect_ratio or 1), rate=picture_rate(stream),
         start=first.pts * stream.time_base, frames=stream.frames, rotation=first.rotation % 360,
         interlaced=any(f.interlaced_frame for f in pictures), color=color_tags(first))
 

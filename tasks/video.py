@@ -1,4 +1,4 @@
-"""Pictures of a media file: opened safely, read by exact frame index, written and joined without loss (PyAV).
+"""Pictures of a media file: opened safely and read by exact frame index (PyAV). Writing them is in `tasks.encode`.
 
 Frame `i` of a constant-rate file is the picture whose time stamp is nearest to `first + i / rate`: exact through
 B-frames, open GOPs, edit lists and containers that round their time stamps.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from models.errors import InfinidubError, MediaError, StorageFullError
 from models.ports import Image
@@ -27,7 +28,9 @@ CONTAINERS = ("mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,nut,ogg,wav,w64
               "h264,hevc,mpegvideo,ivf,yuv4mpegpipe")
 """Demuxers that may be used: real containers only, so that no playlist can name other files or hosts."""
 THREADS = 2
-"""Of every encoder, whatever the machine: the same input then gives the same bytes."""
+"""Of every decoder and encoder, whatever the machine: the same input then gives the same bytes."""
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+"""How pixels are converted: swscale's fast paths darken by up to two levels and differ between processors."""
 
 
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
@@ -51,7 +54,8 @@ def place(path: Path) -> str:
     return f"{path.name[:12]}…" if re.fullmatch("[0-9a-f]{64}", path.name) else path.name
 
 
-def _error(error: av.error.FFmpegError, path: Path, doing: str) -> InfinidubError:
+def media_error(error: av.error.FFmpegError, path: Path, doing: str) -> InfinidubError:
+    """The project's error for one of PyAV's, raised while `path` was being `doing` ('read', 'decoded', 'written')."""
     if isinstance(error, OSError) and doing == "written":
         return disk_error(error, path)
     if "No space left" in str(error):
@@ -75,7 +79,7 @@ def reading(path: Path) -> Iterator[Any]:
                      options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS}) as container:
             yield container
     except av.error.FFmpegError as error:
-        raise _error(error, path, "read") from error
+        raise media_error(error, path, "read") from error
 
 
 def picture_stream(container: Any, path: Path) -> Any:
@@ -102,6 +106,16 @@ def frame_count(path: Path) -> int:
         return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
 
 
+def picture_rate(stream: Any) -> Fraction:
+    """Frames per second of a constant-rate stream; 0 when unknown.
+
+    A last frame that is shown longer bends the average of a file; the base rate does not mind. It is no rate at all
+    (a multiple, the clock) where time stamps are irregular.
+    """
+    average, base = Fraction(stream.average_rate or 0), Fraction(stream.base_rate or 0)
+    return base if abs(base - average) * 20 < average else average
+
+
 class FrameReader:
     """Reads the frames of a constant-rate file by index.
 
@@ -112,6 +126,7 @@ class FrameReader:
         self.path = path
         self.width = self.height = 0
         self.rate = Fraction(0)
+        self._convert = VideoReformatter()
 
     def __enter__(self) -> Self:
         self._opened = reading(self.path)
@@ -121,7 +136,7 @@ class FrameReader:
             self._stream.thread_type = "AUTO"
             self._stream.codec_context.thread_count = THREADS
             self.width, self.height = self._stream.codec_context.width, self._stream.codec_context.height
-            self.rate = Fraction(self._stream.average_rate or 0)
+            self.rate = picture_rate(self._stream)
             self._source: Iterator[Any] = self._container.decode(self._stream)
             self._last, self._first = (None, 0)
             first = next(self._source, None)
@@ -176,7 +191,7 @@ class FrameReader:
             while self._last and self._last[0] < index:
                 self._last = self._next()
         except av.error.FFmpegError as error:
-            raise _error(error, self.path, "decoded") from error
+            raise media_error(error, self.path, "decoded") from error
         if self._last is None or self._last[0] != index:
             raise MediaError(f"frame {index} is missing", where=place(self.path),
                              hint="Check that the file is complete and plays")
@@ -192,90 +207,9 @@ class FrameReader:
         Raises:
             MediaError: There is no such frame, or it cannot be decoded.
         """
-        return np.ascontiguousarray(self.picture(index).to_ndarray(format="rgb24"))
+        picture = self._convert.reformat(self.picture(index), format="rgb24", interpolation=EXACT, threads=THREADS)
+        return np.ascontiguousarray(picture.to_ndarray())
 
     def frames(self, start: int, end: int) -> Iterator[Image]:
         """Frames [start, end) in order, one at a time, as RGB: (H, W, 3) uint8 each."""
         return (self.frame(index) for index in range(start, end))
-
-
-class FrameWriter:
-    """Writes RGB frames without loss: FFV1 in Matroska, every frame a key frame, the same bytes for the same frames."""
-
-    def __init__(self, path: Path, width: int, height: int, rate: Fraction) -> None:
-        self.path, self.width, self.height, self.rate = path, width, height, rate
-        self.written = 0
-
-    def __enter__(self) -> Self:
-        self._container = _create(self.path)
-        stream = self._container.add_stream("ffv1", rate=self.rate, options={
-            "level": "3", "g": "1", "slices": "4", "slicecrc": "1", "flags": "+bitexact"})
-        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "bgr0"
-        stream.codec_context.time_base = 1 / self.rate
-        stream.codec_context.thread_count = THREADS
-        self._stream = stream
-        return self
-
-    def write(self, image: Image) -> None:
-        """Append a frame, (H, W, 3) uint8 RGB.
-
-        Raises:
-            ValueError: Another shape or type than promised.
-            InfrastructureError: The file cannot be written.
-        """
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
-            raise ValueError(f"a frame is {image.shape} {image.dtype}, not ({self.height}, {self.width}, 3) uint8")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="bgr0")
-        frame.pts, frame.time_base = self.written, 1 / self.rate
-        self._mux(self._stream.encode(frame))
-        self.written += 1
-
-    def _mux(self, packets: Any) -> None:
-        try:
-            self._container.mux(packets)
-        except av.error.FFmpegError as error:
-            raise _error(error, self.path, "written") from error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-                 ) -> None:
-        try:
-            if error is None:
-                self._mux(self._stream.encode(None))
-        finally:
-            self._container.close()
-
-
-def _create(path: Path) -> Any:
-    try:
-        return av.open(f"file:{path}", "w", format="matroska", options={"fflags": "+bitexact"})
-    except av.error.FFmpegError as error:
-        raise _error(error, path, "written") from error
-
-
-def concat_ffv1(paths: Sequence[Path], out: Path) -> None:
-    """Join files of `FrameWriter` without encoding anything anew.
-
-    Args:
-        paths: In order; all of one size and rate.
-        out: The file to write.
-
-    Raises:
-        MediaError: A file cannot be read, or differs in size or rate from the first.
-    """
-    target, frame, shape = _create(out), 0, None
-    with target:
-        for path in paths:
-            with reading(path) as container:
-                stream = picture_stream(container, path)
-                context = stream.codec_context
-                mine = (context.name, context.width, context.height, stream.average_rate, bytes(context.extradata))
-                if shape is None:
-                    shape, joined = mine, target.add_stream_from_template(stream)
-                if mine != shape:
-                    raise MediaError(f"is {mine[:4]}, not {shape[:4]} like the clip before it", where=place(path))
-                for packet in container.demux(stream):
-                    if packet.size:
-                        packet.pts = packet.dts = round(frame / stream.average_rate / stream.time_base)
-                        packet.stream = joined
-                        target.mux(packet)
-                        frame += 1

@@ -17,7 +17,6 @@ from tasks.generate import GenerateRequest, generate, generate_shot, run_shard
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
 from tasks.mix import MixRequest, mix
-from tasks.plan import PlanRequest, plan, shards
 from tasks.publish import publish, publish_multi
 from tasks.shots import ShotsRequest, find_shots
 from tasks.speakers import SpeakersRequest, find_speakers
@@ -32,6 +31,7 @@ from models.records import (
     Artifact,
     Clips,
     Deliverable,
+    Inspection,
     Mix,
     Plan,
     Shots,
@@ -41,6 +41,7 @@ from models.records import (
     Translation,
 )
 from models.timebase import frame_to_ticks
+from tasks.plan import PlanRequest, plan, shards
 from tasks.step import Q, R, Runner, Step, Work, find, lookup
 
 SHARED_STEPS = ("ingest", "shots", "transcribe", "speakers")
@@ -91,6 +92,8 @@ class Localized:
     deliverable: Deliverable
     mix: Mix
     speech: Speech
+    plan: Plan
+    inspection: Inspection
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ class Pipeline:
     space: Workspace
     job: EpisodeJob
     run: Runner
+    dry: bool = False
+    """Nothing is imported or noted: `run` only looks results up."""
 
     @property
     def _planning(self) -> bool:
-        return self.run is lookup
+        return self.dry or self.run is lookup
 
     def prepare(self, work: Work) -> Prepared:
         """Ingest, shots, transcript, speakers: once per episode."""
@@ -151,7 +156,7 @@ class Pipeline:
                 self._note_language(work, language, speech, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
                                   mix=mixed, speech=speech, plan=planned, inspection=inspection, source=prepared.source)
-            return Localized(deliverable, mixed, speech)
+            return Localized(deliverable, mixed, speech, planned, inspection)
 
     def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:
         """The other product: the original picture with every dub as an alternate."""

@@ -21,6 +21,7 @@ from tasks.video import (
     RANGES,
     THREADS,
     TRANSFERS,
+    FrameReader,
     media_error,
     picture_rate,
     picture_stream,
@@ -93,6 +94,24 @@ class FrameWriter(_Writer):
             raise ValueError(f"a frame is {image.shape} {image.dtype}, not ({self.height}, {self.width}, 3) uint8")
         self._encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="bgr0"))
 
+    def append(self, packet: Any, extradata: bytes) -> None:
+        """Append a frame that another `FrameWriter` encoded; `extradata` is its codec's.
+
+        Raises:
+            MediaError: It was encoded in another way.
+        """
+        context = self._stream.codec_context
+        if not context.is_open:
+            context.open()
+        if bytes(context.extradata) != extradata:
+            raise MediaError("is not encoded like the clips of this version", where=place(self.path),
+                             hint="Generate its shot anew")
+        packet.stream, packet.time_base = self._stream, 1 / self.rate
+        packet.pts = packet.dts = self.written
+        packet.duration = 1
+        self.written += 1
+        self._container.mux(packet)
+
 
 class PictureWriter(_Writer):
     """Encodes decoded frames with x264 into an MP4 that holds nothing else: 4:2:0, key frames every two seconds."""
@@ -164,25 +183,19 @@ def concat_ffv1(paths: Sequence[Path], out: Path) -> None:
     Raises:
         MediaError: A file cannot be read, or differs in size or rate from the first.
     """
-    target, frame, shape = _create(out, "matroska"), 0, None
-    try:
+    with FrameReader(paths[0]) as first:
+        size, rate = (first.width, first.height), first.rate
+    with FrameWriter(out, *size, rate) as joined:
         for path in paths:
             with reading(path) as container:
                 stream = picture_stream(container, path)
-                context = stream.codec_context
-                mine = (context.name, context.width, context.height, stream.average_rate, bytes(context.extradata))
-                if shape is None:
-                    shape, joined = mine, target.add_stream_from_template(stream)
-                if mine != shape:
-                    raise MediaError(f"is {mine[:4]}, not {shape[:4]} like the clip before it", where=place(path))
+                mine = (stream.codec_context.width, stream.codec_context.height), picture_rate(stream)
+                if mine != (size, rate):
+                    raise MediaError(f"is {mine[0]} at {mine[1]}, not {size} at {rate} like the clips before it",
+                                     where=place(path))
                 for packet in container.demux(stream):
                     if packet.size:
-                        packet.pts = packet.dts = round(frame / stream.average_rate / stream.time_base)
-                        packet.stream = joined
-                        target.mux(packet)
-                        frame += 1
-    finally:
-        _close(target, out)
+                        joined.append(packet, bytes(stream.codec_context.extradata))
 
 
 def copy_pictures(path: Path, out: Path) -> bool:

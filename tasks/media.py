@@ -89,7 +89,7 @@ def run_ffmpeg(output: Any, *, where: str, data: bytes | None = None, level: str
                                hint="Free some space and run the same command again")
     if done.returncode:
         last = (log.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise MediaError(f"ffmpeg failed: {last.rpartition('file:')[2]}", where=where,
+        raise MediaError(f"ffmpeg failed: {re.sub('(file:)?/[^ ]*: ', '', last)}", where=where,
                          hint="Check that the file is complete and plays")
     return done.stdout, log
 

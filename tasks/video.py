@@ -29,6 +29,7 @@ CONTAINERS = ("mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,nut,ogg,wav,w64
 """Demuxers that may be used: real containers only, so that no playlist can name other files or hosts."""
 THREADS = 2
 """Of every decoder and encoder, whatever the machine: the same input then gives the same bytes."""
+STANDARD_RATES = tuple(map(Fraction, ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")))
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 """How pixels are converted: swscale's fast paths darken by up to two levels and differ between processors."""
 
@@ -109,11 +110,13 @@ def frame_count(path: Path) -> int:
 def picture_rate(stream: Any) -> Fraction:
     """Frames per second of a constant-rate stream; 0 when unknown.
 
-    A last frame that is shown longer bends the average of a file; the base rate does not mind. It is no rate at all
-    (a multiple, the clock) where time stamps are irregular.
+    A last frame that is shown longer bends the average of a file; the base rate does not mind, but is no rate at all
+    (a multiple, the clock) where time stamps are irregular. Containers that round times bend both a little.
     """
     average, base = Fraction(stream.average_rate or 0), Fraction(stream.base_rate or 0)
-    return base if abs(base - average) * 20 < average else average
+    rate = base if abs(base - average) * 20 < average else average
+    nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
+    return nearest if abs(nearest - rate) * 5000 < rate else rate
 
 
 class FrameReader:

@@ -153,3 +153,34 @@ def limiter_gain(window: Sound, limit: float) -> NDArray[np.float32]:
     closed = minimum_filter1d(allowed, 2 * LOOK + 1)
     smooth = np.convolve(closed, curve / curve.sum(), mode="same")[CONTEXT:CONTEXT + count]
     return np.asarray(smooth, np.float32)
+
+
+ONSET_FRAME, ONSET_HOP = 240, 48
+"""Samples (5 and 1 ms) over which, and at which distance, the level is taken to find where a voice begins."""
+ONSET_DB = 30.0
+"""How far below its loudest frame a voice counts as begun."""
+
+
+def speech_onset(voice: NDArray[np.float32]) -> int | None:
+    """Index of the first audible sample of a voice (n,), to ±3 ms; None when it is silent."""
+    total = np.concatenate([[0.0], np.cumsum(voice.astype(np.float64) ** 2)])
+    starts = np.arange(0, max(1, len(voice) - ONSET_FRAME), ONSET_HOP)
+    power = total[np.minimum(starts + ONSET_FRAME, len(voice))] - total[starts]
+    loudest = float(power.max())
+    if loudest < ONSET_FRAME * INAUDIBLE**2:
+        return None
+    first = int(np.argmax(power > loudest * 10 ** (-ONSET_DB / 10)))
+    return min(int(starts[first]) + ONSET_FRAME // 2, len(voice) - 1) if first else 0
+
+
+def find_voice(sound: NDArray[np.float32], voice: NDArray[np.float32]) -> tuple[int, float]:
+    """Where in a sound (n,) a voice (m,), m ≤ n, lies: offset, and likeness (1 is the same but for its level)."""
+    from scipy.signal import correlate
+
+    whole, wanted = sound.astype(np.float64), voice.astype(np.float64)
+    total = np.concatenate([[0.0], np.cumsum(whole**2)])
+    power = total[len(wanted):] - total[:-len(wanted)]
+    scale = np.sqrt(np.maximum(power, power.max() * 1e-4 + 1e-12) * max(float((wanted**2).sum()), 1e-12))
+    likeness = correlate(whole, wanted, mode="valid", method="fft") / scale
+    at = int(likeness.argmax())
+    return at, float(likeness[at])

@@ -220,7 +220,7 @@ class ShotInput:
 
     request: ShotRequest
     frame: Callable[[int], Image]
-    """Source frame by its index *within the shot*, clamped to the shot: (H, W, 3)."""
+    """Source frame by its index *within the shot* at the generation rate, clamped to the shot: (H, W, 3), read-only."""
     tracks: Mapping[str, Samples]
     """Speaker → 16 kHz audio of exactly the shot's length, digital silence where he is silent."""
     faces: tuple[FaceTrack, ...] = ()

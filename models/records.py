@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.timebase import Rate
+from models.timebase import Rate, generation_divisor
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tick = Annotated[int, Field(ge=0)]
@@ -296,6 +296,11 @@ class ShotRequest(Request):
         if self.end <= self.start:
             raise ValueError(f"shot {self.shot} ends at frame {self.end}, before it starts ({self.start})")
         return self
+
+    @property
+    def generated_frames(self) -> int:
+        """Pictures to generate: the shot's frames at the generation rate (≤ 30 frames per second)."""
+        return -(-(self.end - self.start) // generation_divisor(self.rate))
 
 
 class Clip(Record):

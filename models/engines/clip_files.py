@@ -1,0 +1,139 @@
+"""A generator that takes finished clips from a folder: made by hand, by another system, or by an earlier version.
+
+A clip of a shot is `FOLDER/EPISODE/LANG/SHOT.mkv` (`.mp4`, `.mov` …), full frame, of any size, with as many frames as
+the shot has. The folder is where the clips are reached and enters no recipe; what they are does: the options `clips`
+and `digest` of `clip_options` name them by content, so that a changed clip is taken anew, on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from models.engines.decode import pictures, video
+from models.errors import InputError
+from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
+from models.records import EngineRef, Placement, Scalar, ShotRequest
+from models.timebase import generation_divisor
+
+SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".mxf")
+
+
+def clip_options(folder: Path, episode: str, language: str) -> dict[str, Scalar]:
+    """The options that name the clips of one episode and language by their content.
+
+    Raises:
+        InputError: `folder` holds no clip for them.
+    """
+    clips = f"{episode}/{language}"
+    return {"clips": clips, "digest": _digest(_below(folder, clips))}
+
+
+def _below(folder: Path, clips: str) -> Path:
+    parts = PurePosixPath(clips).parts
+    if not parts or clips.startswith("/") or ".." in parts or not (folder / clips).resolve().is_relative_to(
+            folder.resolve()):
+        raise InputError(f"clips {clips!r} leave the folder of clips", where=str(folder))
+    return folder / clips
+
+
+def _clips(folder: Path) -> list[Path]:
+    try:
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(folder),
+                         hint=f"Put the finished clips there, as {folder}/SHOT.mkv") from error
+    if not found:
+        raise InputError("holds no clips", where=str(folder), hint=f"Put them there as {folder}/SHOT.mkv")
+    return found
+
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for clip in _clips(folder):
+        with clip.open("rb") as file:
+            total.update(f"{clip.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+class ClipFiles:
+    """Finished clips as a generator.
+
+    Options:
+        folder: Where the clips are (a connection: not part of recipes).
+        clips: Subfolder of this episode and language.
+        digest: SHA-256 over the clips' names and contents.
+    """
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset({"folder"})
+    geometry = ChunkGeometry(frames=16, context=0)
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        # The folder is taken from this machine's settings alone: a request from elsewhere must not choose it.
+        self.folder = _below(Path(str(home.connection.get("folder", ""))), str(ref.options.get("clips") or ""))
+        self.digest = ref.options.get("digest")
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """The folder, where none is set or it is not there."""
+        folder = str(options.get("folder") or "")
+        if not folder:
+            return "no folder of finished clips is set. Set the option `folder` of the generator `files`"
+        return "" if Path(folder).is_dir() else f"the folder of finished clips {folder} is not there. Make it"
+
+    @cached_property
+    def _by_shot(self) -> dict[str, Path]:
+        if self.digest != _digest(self.folder):
+            raise InputError("the clips are not those that were planned with", where=str(self.folder),
+                             hint="Run the same command again: what changed is taken anew")
+        return {clip.stem: clip for clip in _clips(self.folder)}
+
+    def _clip(self, request: ShotRequest) -> Path:
+        if request.shot not in self._by_shot:
+            raise InputError(f"there is no clip for shot {request.shot}", where=str(self.folder),
+                             hint=f"Expected {self.folder / request.shot}{'|'.join(SUFFIXES)}")
+        return self._by_shot[request.shot]
+
+    def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
+        """The clip's own size, laid over the whole source frame.
+
+        Raises:
+            InputError: There is no clip for the shot, or the clips changed since they were planned with.
+        """
+        with video(self._clip(request)) as (_container, stream):
+            width, height = stream.width, stream.height
+        return width, height, Placement(x=0, y=0, width=request.width, height=request.height)
+
+    def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+        """The clip's frames, in chunks.
+
+        Raises:
+            InputError: The clip has neither the shot's number of frames nor that of its generation rate.
+        """
+        size, clip, needed = self.geometry.frames, self._clip(shot.request), shot.request.generated_frames
+        divisor = self._divisor(clip, shot.request)
+        kept = (picture for number, (_, picture) in enumerate(pictures(clip)) if number % divisor == 0)
+        for _ in range(start_chunk * size):
+            next(kept)
+        for index in range(start_chunk, self.geometry.chunks(needed)):
+            frames = [next(kept) for _ in range(min(size, needed - index * size))]
+            yield Chunk(index=index, frames=np.stack(frames), state=b"")
+
+    @staticmethod
+    def _divisor(clip: Path, request: ShotRequest) -> int:
+        """1 for a clip at the generation rate, else how many of its frames make one generated frame."""
+        frames, whole = sum(1 for _ in pictures(clip, longest=16)), request.end - request.start
+        if frames not in (request.generated_frames, whole):
+            raise InputError(f"has {frames} frames, shot {request.shot} has {whole}", where=str(clip),
+                             hint="Make the clip as long as the shot")
+        return 1 if frames == request.generated_frames else generation_divisor(request.rate)

@@ -1,0 +1,56 @@
+"""Faces by dlib's HOG detector: frontal, no weights to fetch, about a tenth of a second a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from models.ports import EngineHome, Image
+from models.records import EngineRef
+
+
+class DlibFaces:
+    """Finds frontal and half-turned faces from about 6 % of the picture's longer side.
+
+    Options:
+        size: Longer side, in pixels, of the picture that is searched (1280). The detector's smallest face has 80
+            pixels, so a larger size finds smaller faces, in time that grows with its square.
+        confidence: Least score of a face (0).
+    """
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        import dlib
+
+        self.size = int(ref.options.get("size") or 1280)
+        self.confidence = float(ref.options.get("confidence") or 0.0)
+        self._detector = dlib.get_frontal_face_detector()
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None: the detector is inside the library."""
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """dlib, where it is not installed."""
+        return "" if find_spec("dlib") else "dlib is not installed. Run: pip install 'infinidub[embedded]'"
+
+    def detect(self, image: Image) -> list[tuple[int, int, int, int]]:
+        """Face boxes (x, y, width, height) in pixels of `image` (H, W, 3), inside it, largest first."""
+        import cv2
+
+        height, width = image.shape[:2]
+        scale = self.size / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        searched = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        found, _scores, _poses = self._detector.run(searched, 0, self.confidence)
+        boxes = []
+        for face in found:
+            left, top = max(0, round(face.left() / scale)), max(0, round(face.top() / scale))
+            right, bottom = min(width, round(face.right() / scale)), min(height, round(face.bottom() / scale))
+            if right > left and bottom > top:
+                boxes.append((left, top, right - left, bottom - top))
+        return sorted(boxes, key=lambda box: (-box[2] * box[3], box))

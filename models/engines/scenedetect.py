@@ -1,0 +1,102 @@
+"""Cuts by PySceneDetect's content score, judged against the motion around each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.decode import pictures
+from models.ports import EngineHome
+from models.records import EngineRef
+
+SCORED_SIZE = 256
+"""Longer side of the pictures that are scored: enough for cuts, and small enough to hide noise."""
+THUMB = (16, 9)
+NEIGHBOURS = 5
+"""Scores on each side that tell how much the picture moves anyway; odd, so that two near cuts leave the median be."""
+FLASH_FRAMES = 3
+
+
+class ContentCuts:
+    """A cut is a frame whose content score stands out from its neighbours'; pans, zooms and noise do not.
+
+    There is no shortest shot. Only a flash is no shot: up to three frames that are blank, or the same picture in
+    another light, after which the picture goes on as before.
+
+    Options:
+        ratio: How many times the motion around it a cut must score (3).
+        content: Least score of a cut, on PySceneDetect's scale of 0 to 255 (12).
+    """
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        self.ratio = float(ref.options.get("ratio") or 3.0)
+        self.content = float(ref.options.get("content") or 12.0)
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """Nothing: PySceneDetect is one of the project's dependencies."""
+        return ""
+
+    def cuts(self, video: Path) -> list[int]:
+        """Frame indices at which a new shot begins, without 0, ascending.
+
+        Raises:
+            MediaError: The file cannot be decoded.
+        """
+        indices, scores, thumbs = _scores(video)
+        found = [i for i in range(1, len(scores)) if self._stands_out(scores, i)]
+        return [indices[i] for i in _without_flashes(found, thumbs, self.content)]
+
+    def _stands_out(self, scores: NDArray[np.float64], i: int) -> bool:
+        sides = [scores[max(1, i - NEIGHBOURS):i], scores[i + 1:i + 1 + NEIGHBOURS]]
+        motion = [float(np.median(side)) for side in sides if len(side)]
+        return bool(scores[i] >= max(self.content, self.ratio * (sum(motion) / len(motion) if motion else 0.0)))
+
+
+def _scores(video: Path) -> tuple[list[int], NDArray[np.float64], NDArray[np.float32]]:
+    """Frame indices, content scores (N,) and grey thumbnails (N, h, w) of all frames."""
+    import cv2
+    from scenedetect import FrameTimecode, StatsManager
+    from scenedetect.detectors import ContentDetector
+
+    detector, indices, scores, thumbs = ContentDetector(min_scene_len=0), [], [], []
+    for number, (index, picture) in enumerate(pictures(video, "bgr24", SCORED_SIZE)):
+        # Statistics are the library's public way to its scores; a fresh one a frame keeps memory flat.
+        detector.stats_manager = StatsManager()
+        now = FrameTimecode(number, Fraction(25))
+        detector.process_frame(now, picture)
+        indices.append(index)
+        scores.append(detector.stats_manager.get_metrics(now, [ContentDetector.FRAME_SCORE_KEY])[0] or 0.0)
+        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        thumbs.append(cv2.resize(grey, THUMB, interpolation=cv2.INTER_AREA))
+    return indices, np.array(scores), np.array(thumbs)
+
+
+def _without_flashes(cuts: list[int], thumbs: NDArray[Any], content: float) -> list[int]:
+    kept: list[int] = []
+    for cut in cuts:
+        if kept and cut - kept[-1] <= FLASH_FRAMES and _is_flash(thumbs, kept[-1], cut, content):
+            kept.pop()
+        else:
+            kept.append(cut)
+    return kept
+
+
+def _is_flash(thumbs: NDArray[Any], start: int, end: int, content: float) -> bool:
+    before, lit, after = (thumbs[i].astype(np.float64).ravel() for i in (start - 1, (start + end) // 2, end))
+    if np.abs(before - after).mean() >= content:
+        return False
+    blank = lit.std() < 8
+    return bool(blank or (before.std() > 0 and np.corrcoef(before, lit)[0, 1] > 0.6))

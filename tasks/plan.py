@@ -1,0 +1,147 @@
+"""PlanRequest → Plan: which shots are generated, what each of them hears and sees; and shards of those still missing.
+
+Pure: records in, records out. A shot's request holds nothing but what is heard and seen in that shot, so that a changed
+line changes the requests of the shots it is heard in, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from fractions import Fraction
+from typing import Literal
+
+from models.errors import InputError
+from models.recipe import canonical, sha256
+from models.records import (
+    EngineRef,
+    HeardLine,
+    Plan,
+    PlannedShot,
+    Request,
+    Shard,
+    Shot,
+    ShotRequest,
+    Shots,
+    Source,
+    SpeakerTrack,
+    Speech,
+    SpokenLine,
+)
+from models.timebase import CLOCK, frame_to_ticks
+from tasks.step import Work, step
+
+HEARD_FRAMES = 2
+"""A line counts as heard in a shot that it overlaps by this many frames; less moves no lips."""
+
+
+class PlanRequest(Request):
+    """What is known of one episode in one language before its picture is made."""
+
+    source: Source
+    shots: Shots
+    speech: Speech
+    generator: EngineRef
+    profile: str
+    region: Literal["frame", "person"]
+    prompt: str = ""
+    seed: int = 0
+
+
+def shot_seed(seed: int, shot: str, take: int = 0) -> int:
+    """A seed for one shot: the same on every machine, another for every shot and take; 0 ≤ seed < 2³¹."""
+    return int(sha256(f"{seed}/{shot}/{take}".encode())[:8], 16) >> 1
+
+
+def heard(speech: Speech, shot: Shot, rate: Fraction) -> tuple[SpokenLine, ...]:
+    """The lines heard in a shot, in the order in which they begin."""
+    start, end = frame_to_ticks(shot.start, rate), frame_to_ticks(shot.end, rate)
+    least = HEARD_FRAMES * CLOCK / rate
+    # A frame may begin half a tick off its exact time, hence the tick that is let pass.
+    lines = [x for x in speech.lines if min(end, x.start + x.length) - max(start, x.start) >= least - 1]
+    return tuple(sorted(lines, key=lambda x: (x.start, x.id)))
+
+
+def _tracks(lines: Sequence[SpokenLine], start: int) -> tuple[SpeakerTrack, ...]:
+    """One track a speaker, in the order in which they are first heard; `start` is the shot's first tick."""
+    speakers = dict.fromkeys(line.speaker for line in lines)
+    return tuple(
+        SpeakerTrack(speaker=speaker, lines=tuple(HeardLine(audio=line.audio, at=line.start - start)
+                                                  for line in lines if line.speaker == speaker))
+        for speaker in speakers)
+
+
+def _shot_request(request: PlanRequest, shot: Shot, lines: Sequence[SpokenLine]) -> ShotRequest:
+    source = request.source
+    return ShotRequest(
+        shot=shot.id, source=source.video, start=shot.start, end=shot.end, width=source.width, height=source.height,
+        rate=source.rate, tracks=_tracks(lines, frame_to_ticks(shot.start, source.rate)), faces=shot.faces,
+        prompt=request.prompt, region=request.region, seed=shot_seed(request.seed, shot.id, request.take),
+        profile=request.profile, generator=request.generator, take=request.take)
+
+
+def _planned(request: PlanRequest, shot: Shot) -> PlannedShot:
+    lines = heard(request.speech, shot, request.source.rate)
+    reason = ("the generator is passthrough" if request.generator.name == "passthrough"
+              else "no face seen" if not shot.faces else "no dubbed speech" if not lines else "")
+    if reason:
+        return PlannedShot(shot=shot.id, start=shot.start, end=shot.end, kind="passthrough", reason=reason)
+    faces = "a face" if len(shot.faces) == 1 else f"{len(shot.faces)} faces"
+    speakers = ", ".join(dict.fromkeys(line.speaker or "somebody" for line in lines))
+    return PlannedShot(shot=shot.id, start=shot.start, end=shot.end, kind="generate",
+                       reason=f"{faces} seen, {speakers} heard", request=_shot_request(request, shot, lines))
+
+
+@step("plan", version=1, result=Plan)
+def plan(work: Work, request: PlanRequest) -> Plan:
+    """Decide for every shot whether it is generated, and say why not where it is not.
+
+    Raises:
+        InputError: The shots are not those of this source.
+    """
+    source = request.source
+    if request.shots.frames != source.frames:
+        raise InputError(f"the shots cover {request.shots.frames} frames, the source has {source.frames}",
+                         hint="Find the shots of this source anew: infinidub redo EPISODE --from shots")
+    return Plan(language=request.speech.language, frames=source.frames, rate=source.rate,
+                shots=tuple(_planned(request, shot) for shot in request.shots.shots))
+
+
+def shards(plan: Plan, *, episode: str, language: str, missing: Set[str], seconds_per_frame: float = 1.0,
+           startup_seconds: float = 90.0, share: float = 0.05) -> tuple[Shard, ...]:
+    """Pack missing shots, in the order of the episode, into jobs that are long enough for their start-up.
+
+    Args:
+        plan: The plan whose shots are missing.
+        episode: Named in each shard.
+        language: BCP-47, named in each shard.
+        missing: Ids of the shots to pack.
+        seconds_per_frame: Of generation, on the pool's machines.
+        startup_seconds: From a job's start to its first frame.
+        share: Largest part of a shard's time that start-up may take, 0 < share < 1. Only where all that is missing
+            is too little for one such job does the one shard made of it exceed the share.
+
+    Raises:
+        InputError: A missing shot is not one that the plan generates.
+    """
+    requests = [s.request for s in plan.shots if s.request and s.shot in missing]
+    unknown = sorted(missing - {r.shot for r in requests})
+    if unknown:
+        raise InputError(f"the plan does not generate {', '.join(unknown)}", where=episode)
+    least = startup_seconds * (1 - share) / share
+    packs: list[list[ShotRequest]] = []
+    filled = least
+    for request in requests:
+        if filled >= least:
+            packs.append([])
+            filled = 0.0
+        packs[-1].append(request)
+        filled += request.generated_frames * seconds_per_frame
+    if len(packs) > 1 and filled < least:
+        packs[-2:] = [packs[-2] + packs[-1]]
+    return tuple(_shard(episode, language, pack) for pack in packs)
+
+
+def _shard(episode: str, language: str, requests: Sequence[ShotRequest]) -> Shard:
+    content = {"episode": episode, "language": language, "requests": [r.model_dump(mode="json") for r in requests]}
+    return Shard(id=f"shard-{sha256(canonical(content))[:20]}", episode=episode, language=language,
+                 requests=tuple(requests))

@@ -1,0 +1,203 @@
+"""Which shots are generated, what they hear, and how missing ones are packed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import InputError
+from models.recipe import sha256
+from models.records import Artifact, EngineRef, FaceTrack, Plan, Shot, Shots, Source, Speech, SpokenLine
+from models.timebase import frame_to_ticks
+from tasks.generate import generate_shot
+from tasks.plan import PlanRequest, plan, shards, shot_seed
+
+FACE = FaceTrack(id=0, boxes=((0, 10, 10, 20, 20),))
+
+
+def artifact(name: str) -> Artifact:
+    return Artifact(sha256=sha256(name.encode()), size=1, media_type="audio/flac")
+
+
+def spoken(number: int, start: int, length: int, speaker: str = "A", audio: str = "") -> SpokenLine:
+    return SpokenLine(id=f"L{number:04d}", speaker=speaker, voice="v", text="t", audio=artifact(audio or f"{number}"),
+                      start=start, length=length, slot=(start, start + length), planned=(start, start + length),
+                      natural=length, stretch=1.0)
+
+
+def request_for(lengths: list[int], faces: set[int], lines: list[SpokenLine], rate: str = "25",
+                **changes: Any) -> PlanRequest:
+    """Shots of the given lengths; those in `faces` (by number, from 0) show one."""
+    edges = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+    shots = tuple(Shot(id=f"S{i + 1:04d}", start=edges[i], end=edges[i + 1], faces=(FACE,) if i in faces else ())
+                  for i in range(len(lengths)))
+    source = Source(video=artifact("video"), original="0" * 64, width=640, height=480, rate=rate, frames=edges[-1],
+                    audio=artifact("audio"), channels=2)
+    return PlanRequest(**{
+        "source": source, "shots": Shots(frames=edges[-1], shots=shots), "profile": "default", "region": "frame",
+        "speech": Speech(language="es", lines=tuple(lines)), "generator": EngineRef(name="pulse"), **changes})
+
+
+def planned(request: PlanRequest) -> Plan:
+    return plan.function(None, request)  # type: ignore[arg-type]
+
+
+def tick(frame: int) -> int:
+    return frame_to_ticks(frame, Fraction(25))
+
+
+def test_a_shot_is_generated_when_a_face_is_seen_and_dubbed_speech_heard() -> None:
+    lines = [spoken(1, tick(10), tick(20)), spoken(2, tick(60), tick(10))]
+    made = planned(request_for([50, 50, 50], {0, 2}, lines))
+    assert [(s.kind, s.reason) for s in made.shots] == [
+        ("generate", "a face seen, A heard"), ("passthrough", "no face seen"), ("passthrough", "no dubbed speech")]
+
+
+def test_the_passthrough_generator_generates_nothing() -> None:
+    made = planned(request_for([50], {0}, [spoken(1, 0, tick(50))], generator=EngineRef(name="passthrough")))
+    assert [(s.kind, s.reason, s.request) for s in made.shots] == [
+        ("passthrough", "the generator is passthrough", None)]
+
+
+@pytest.mark.parametrize(("overlap", "kind"), [(1, "passthrough"), (2, "generate")])
+def test_a_line_is_heard_from_two_frames_on(overlap: int, kind: str) -> None:
+    made = planned(request_for([50, 50], {1}, [spoken(1, tick(20), tick(30 + overlap))]))
+    assert made.shots[1].kind == kind
+
+
+def test_a_request_says_what_is_heard_of_whom_and_from_when() -> None:
+    lines = [spoken(3, tick(95), tick(30), "B"), spoken(1, tick(40), tick(20), "A"), spoken(2, tick(70), tick(10), "B")]
+    made = planned(request_for([50, 50, 50], {0, 1, 2}, lines))
+    heard = made.shots[1].request
+    assert heard is not None
+    assert [(t.speaker, [(h.audio, h.at) for h in t.lines]) for t in heard.tracks] == [
+        ("A", [(artifact("1"), tick(40) - tick(50))]),
+        ("B", [(artifact("2"), tick(20)), (artifact("3"), tick(45))])]
+    assert (heard.start, heard.end, heard.faces, heard.source) == (50, 100, (FACE,), artifact("video"))
+
+
+def test_shots_of_another_cut_of_the_film_are_refused() -> None:
+    request = request_for([50], set(), [])
+    other = request.source.model_copy(update={"frames": 51})
+    with pytest.raises(InputError, match="the shots cover 50 frames, the source has 51"):
+        planned(request.model_copy(update={"source": other}))
+
+
+def test_seeds_differ_by_shot_seed_and_take_and_are_the_same_everywhere() -> None:
+    assert shot_seed(0, "S0001") == 1246640995
+    seeds = {shot_seed(seed, shot, take) for seed in (0, 1) for shot in ("S0001", "S0002") for take in (0, 1)}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+RATES = st.sampled_from(["24000/1001", "24", "25", "30000/1001", "50", "60000/1001"])
+
+
+@st.composite
+def episodes(draw: st.DrawFn) -> PlanRequest:
+    rate = draw(RATES)
+    lengths = draw(st.lists(st.integers(1, 200), min_size=1, max_size=12))
+    length = frame_to_ticks(sum(lengths), Fraction(rate))
+    faces = draw(st.sets(st.integers(0, len(lengths) - 1)))
+    lines = [spoken(i, draw(st.integers(0, length)), draw(st.integers(1, 300_000)), draw(st.sampled_from("AB")))
+             for i in range(draw(st.integers(0, 8)))]
+    return request_for(lengths, faces, lines, rate, seed=draw(st.integers(0, 3)))
+
+
+@given(episodes())
+def test_a_plan_covers_every_frame_once_and_generates_only_faces_with_speech(request: PlanRequest) -> None:
+    made = planned(request)
+    assert [(s.start, s.end) for s in made.shots] == [(s.start, s.end) for s in request.shots.shots]
+    assert sum(s.end - s.start for s in made.shots) == request.source.frames
+    for shot, seen in zip(made.shots, request.shots.shots, strict=True):
+        assert (shot.kind == "generate") == (shot.request is not None)
+        assert shot.reason
+        if shot.request:
+            assert seen.faces
+            assert any(track.lines for track in shot.request.tracks)
+
+
+@given(episodes(), st.data())
+def test_an_edited_line_changes_only_the_shots_it_is_heard_in(request: PlanRequest, data: st.DataObject) -> None:
+    if not request.speech.lines:
+        return
+    line = data.draw(st.sampled_from(request.speech.lines))
+    start, length = line.start + data.draw(st.integers(0, 20_000)), data.draw(st.integers(1, 300_000))
+    edited = line.model_copy(update={"text": "other", "audio": artifact("other"), "start": start, "length": length})
+    lines = tuple(edited if x.id == line.id else x for x in request.speech.lines)
+    again = request.model_copy(update={"speech": Speech(language="es", lines=lines)})
+    rate = request.source.rate
+    for before, after in zip(planned(request).shots, planned(again).shots, strict=True):
+        shot = frame_to_ticks(before.start, rate), frame_to_ticks(before.end, rate)
+        touched = any(x.start < shot[1] and x.start + x.length > shot[0] for x in (line, edited))
+        if not touched:
+            assert before.request == after.request
+        if before.request and after.request:
+            mentions = any(h.audio in (line.audio, edited.audio) for r in (before.request, after.request)
+                           for t in r.tracks for h in t.lines)
+            same = generate_shot.recipe(before.request) == generate_shot.recipe(after.request)
+            assert same != mentions
+
+
+@given(episodes(), st.integers(0, 11))
+def test_a_longer_episode_leaves_the_shots_that_were_there_alone(request: PlanRequest, extra: int) -> None:
+    lengths = [s.end - s.start for s in request.shots.shots]
+    faces = {i for i, s in enumerate(request.shots.shots) if s.faces}
+    longer = request_for([*lengths, 10 + extra], faces, list(request.speech.lines), str(request.source.rate),
+                         seed=request.seed)
+    before, after = planned(request).shots, planned(longer).shots
+    assert [s.request for s in before] == [s.request for s in after[:len(before)]]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    return planned(draw(episodes()))
+
+
+POSITIVE = st.floats(0.001, 1000, allow_nan=False)
+
+
+@given(plans(), st.data(), POSITIVE, POSITIVE, st.floats(0.01, 0.9))
+def test_shards_hold_every_missing_shot_once_in_order_and_are_worth_their_start(
+        made: Plan, data: st.DataObject, per_frame: float, startup: float, share: float) -> None:
+    generated = [s.shot for s in made.shots if s.request]
+    missing = data.draw(st.sets(st.sampled_from(generated))) if generated else set()
+    options = {"episode": "s/e", "language": "es", "missing": missing, "seconds_per_frame": per_frame,
+               "startup_seconds": startup, "share": share}
+    packed = shards(made, **options)
+    assert [r.shot for shard in packed for r in shard.requests] == [s for s in generated if s in missing]
+    assert packed == shards(made, **options)
+    assert len({shard.id for shard in packed}) == len(packed)
+    if len(packed) > 1:
+        for shard in packed:
+            work = sum(r.generated_frames for r in shard.requests) * per_frame
+            assert startup <= share * (startup + work) * (1 + 1e-9)
+
+
+def test_a_shards_name_tells_its_content() -> None:
+    lines = [spoken(1, 0, tick(150))]
+    made = planned(request_for([50, 50, 50], {0, 1, 2}, lines))
+    (one,) = shards(made, episode="s/e", language="es", missing={"S0001", "S0002"})
+    (other,) = shards(made, episode="s/e", language="es", missing={"S0001", "S0003"})
+    (french,) = shards(made, episode="s/e", language="fr", missing={"S0001", "S0002"})
+    assert len({one.id, other.id, french.id}) == 3
+
+
+def test_a_shot_that_is_not_generated_cannot_be_missing() -> None:
+    made = planned(request_for([50], set(), []))
+    with pytest.raises(InputError, match="the plan does not generate S0001"):
+        shards(made, episode="s/e", language="es", missing={"S0001"})
+
+
+def test_a_short_start_makes_many_shards_and_a_long_one_few() -> None:
+    made = planned(request_for([50] * 6, set(range(6)), [spoken(1, 0, tick(300))]))
+    every = {s.shot for s in made.shots}
+    counts = [len(shards(made, episode="e", language="es", missing=every, seconds_per_frame=1.0, startup_seconds=s))
+              for s in (0.0, 5.0, 1000.0)]
+    assert counts == [6, 3, 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -16,15 +15,7 @@ from models.errors import EngineError, InfinidubError, InputError, SetupError
 from models.ports import Chunk, ShotInput
 from models.records import Artifact, Clip, FaceTrack, HeardLine, Placement, Shard, ShotRequest, SpeakerTrack
 from tasks.checkpoint import Checkpoint
-from tasks.generate import (
-    GenerateRequest,
-    at_hearing_level,
-    generate,
-    generate_shot,
-    hear,
-    load_shard,
-    run_shard,
-)
+from tasks.generate import GenerateRequest, at_hearing_level, generate, generate_shot, hear, run_shard
 from tasks.media import FrameReader, FrameWriter, write_flac
 from tasks.step import Work, perform
 from tasks.store import FileStore
@@ -388,42 +379,3 @@ def test_progress_of_a_shard_runs_from_nothing_to_all(work: Work, pulse: Pulse, 
     run_shard(replace(work, progress=lambda _what, part: told.append(part)), shard)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1)
-
-
-def test_a_shard_file_is_read_back(tmp_path: Path, shard: Shard) -> None:
-    (tmp_path / "SHARD.json").write_text(shard.model_dump_json())
-    assert load_shard(tmp_path / "SHARD.json") == shard
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda s: s | {"surprise": 1}, "surprise: Extra inputs"),
-    (lambda s: s | {"schema_version": 2}, "schema_version"),
-    (lambda s: s | {"id": "../../etc"}, "id: String should match"),
-    (lambda s: s | {"requests": []}, "requests: .*at least 1"),
-    (lambda s: s | {"requests": [s["requests"][0]] * 2}, "requests: a shot is named twice"),
-    (lambda s: s | {"requests": [s["requests"][0] | {"end": 0}]}, "requests.0: .*before it starts"),
-    (lambda s: s | {"requests": [s["requests"][0] | {"source": {"sha256": "../x", "size": 1, "media_type": "a/b"}}]},
-     "requests.0.source.sha256"),
-    (lambda s: s | {"requests": [s["requests"][0] | {"rate": "0/1"}]}, "requests.0.rate"),
-    (lambda s: [], "Input should be an object"),
-])
-def test_a_shard_file_with_a_fault_is_refused_by_field(tmp_path: Path, shard: Shard, change: Any, message: str) -> None:
-    (tmp_path / "SHARD.json").write_text(json.dumps(change(json.loads(shard.model_dump_json()))))
-    with pytest.raises(InputError, match=f"SHARD.json: {message}"):
-        load_shard(tmp_path / "SHARD.json")
-
-
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"{}"])
-def test_a_file_that_is_no_shard_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "SHARD.json").write_bytes(data)
-    with pytest.raises(InputError, match=r"SHARD\.json"):
-        load_shard(tmp_path / "SHARD.json")
-
-
-def test_a_huge_or_missing_shard_file_is_refused(tmp_path: Path) -> None:
-    with (tmp_path / "huge.json").open("wb") as file:
-        file.truncate(1 << 30)
-    with pytest.raises(InputError, match=r"huge\.json: is larger than 32 MiB"):
-        load_shard(tmp_path / "huge.json")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_shard(tmp_path / "none.json")

@@ -1,8 +1,10 @@
-"""Which shots are generated, what they hear, and how missing ones are packed."""
+"""Which shots are generated, what they hear, how missing ones are packed into shards, and shards read from files."""
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ from hypothesis import strategies as st
 
 from models.errors import InputError
 from models.recipe import sha256
-from models.records import Artifact, EngineRef, FaceTrack, Plan, Shot, Shots, Source, Speech, SpokenLine
+from models.records import Artifact, EngineRef, FaceTrack, Plan, Shard, Shot, Shots, Source, Speech, SpokenLine
 from models.timebase import frame_to_ticks
-from tasks.generate import generate_shot
+from tasks.generate import generate_shot, load_shard
 from tasks.plan import PlanRequest, plan, shards, shot_seed
 
 FACE = FaceTrack(id=0, boxes=((0, 10, 10, 20, 20),))
@@ -201,3 +203,51 @@ def test_a_short_start_makes_many_shards_and_a_long_one_few() -> None:
     counts = [len(shards(made, episode="e", language="es", missing=every, seconds_per_frame=1.0, startup_seconds=s))
               for s in (0.0, 5.0, 1000.0)]
     assert counts == [6, 3, 1]
+
+
+# -- SHARD.json -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shard() -> Shard:
+    made = planned(request_for([50, 50], {0, 1}, [spoken(1, 0, tick(100))], rate="30000/1001"))
+    return shards(made, episode="s/e", language="es", missing={"S0001", "S0002"})[0]
+
+
+def test_a_shard_file_is_read_back(tmp_path: Path, shard: Shard) -> None:
+    (tmp_path / "SHARD.json").write_text(shard.model_dump_json())
+    assert load_shard(tmp_path / "SHARD.json") == shard
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda s: s | {"surprise": 1}, "surprise: Extra inputs"),
+    (lambda s: s | {"schema_version": 2}, "schema_version"),
+    (lambda s: s | {"id": "../../etc"}, "id: String should match"),
+    (lambda s: s | {"requests": []}, "requests: .*at least 1"),
+    (lambda s: s | {"requests": [s["requests"][0]] * 2}, "requests: a shot is named twice"),
+    (lambda s: s | {"requests": [s["requests"][0] | {"end": 0}]}, "requests.0: .*before it starts"),
+    (lambda s: s | {"requests": [s["requests"][0] | {"source": {"sha256": "../x", "size": 1, "media_type": "a/b"}}]},
+     "requests.0.source.sha256"),
+    (lambda s: s | {"requests": [s["requests"][0] | {"rate": "0/1"}]}, "requests.0.rate"),
+    (lambda s: [], "Input should be an object"),
+])
+def test_a_shard_file_with_a_fault_is_refused_by_field(tmp_path: Path, shard: Shard, change: Any, message: str) -> None:
+    (tmp_path / "SHARD.json").write_text(json.dumps(change(json.loads(shard.model_dump_json()))))
+    with pytest.raises(InputError, match=f"SHARD.json: {message}"):
+        load_shard(tmp_path / "SHARD.json")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"{}"])
+def test_a_file_that_is_no_shard_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "SHARD.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"SHARD\.json"):
+        load_shard(tmp_path / "SHARD.json")
+
+
+def test_a_huge_or_missing_shard_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(InputError, match=r"huge\.json: is larger than 32 MiB"):
+        load_shard(tmp_path / "huge.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_shard(tmp_path / "none.json")

@@ -197,7 +197,7 @@ class Pipeline:
         settings = self.space.settings
         return self._step(work, takes, plan, PlanRequest(
             source=prepared.source, shots=prepared.shots, speech=speech, region=settings.region,
-            generator=self.space.engine("generator", self.job.generator),
+            generator=self.space.generator(self.job.generator, self.job.id, speech.language),
             profile=self.job.profile or settings.profile, prompt=settings.prompt,
             seed=settings.seed + takes.get("generate", 0)))
 

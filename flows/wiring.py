@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.settings import Settings
 from models.engines import EngineCache, adapter, describe
+from models.engines.clip_files import clip_options
 from models.errors import InputError
 from models.ports import EngineHome
 from models.records import Artifact, EngineRef, Scalar
@@ -48,6 +49,13 @@ class Workspace:
         """The engine that is chosen for `port` (or `name`), as it enters recipes."""
         name = name or self.settings.engine(port)
         return describe(port, name, {**self.settings.options.get(name, {}), **extra}, self.weights.hashes)
+
+    def generator(self, name: str | None, episode: str, language: str) -> EngineRef:
+        """The generator of one episode and language; finished clips (`files`) are named by their content."""
+        name = name or self.settings.engine("generator")
+        folder = self.settings.options.get(name, {}).get("folder")
+        clips = clip_options(Path(str(folder)), episode, language) if name == "files" and folder else {}
+        return self.engine("generator", name, **clips)
 
     def import_file(self, path: Path, *, keep: bool = True) -> Artifact:
         """A file of the user as an artifact.

@@ -1,0 +1,1 @@
+"""How pixels are made: a stand-alone, streaming, audio-driven generator. It knows nothing of the other packages."""

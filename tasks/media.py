@@ -30,19 +30,25 @@ from tasks.sound import FlacWriter, audio_blocks, read_audio, write_flac
 from tasks.video import (
     CONTAINERS,
     EXACT,
+    STANDARD_RATES,
     THREADS,
+    Filters,
     FrameReader,
+    Timing,
     color_tags,
+    decoded,
     frame_count,
     picture_rate,
     picture_stream,
     place,
     reading,
+    timing,
 )
 
-__all__ = ["CONTAINERS", "EXACT", "THREADS", "AudioStream", "FlacWriter", "FrameReader", "FrameWriter", "PictureWriter",
-           "Probe", "VideoStream", "audio_blocks", "concat_ffv1", "copy_pictures", "frame_count", "loudness", "place",
-           "probe", "read_audio", "run_ffmpeg", "source_input", "stretch", "to_yuv", "write_flac"]
+__all__ = ["CONTAINERS", "EXACT", "STANDARD_RATES", "THREADS", "AudioStream", "Filters", "FlacWriter", "FrameReader",
+           "FrameWriter", "PictureWriter", "Probe", "Timing", "VideoStream", "audio_blocks", "concat_ffv1",
+           "copy_pictures", "decoded", "frame_count", "loudness", "place", "probe", "read_audio", "run_ffmpeg",
+           "source_input", "stretch", "timing", "to_yuv", "write_flac"]
 
 FFMPEG_TIMEOUT = 6 * 3600
 """Seconds after which a call of ffmpeg is taken for hung: an episode of three hours encodes at half speed."""
@@ -117,8 +123,8 @@ class VideoStream:
     """Time stamp of the first frame, in seconds."""
     frames: int
     """As the header says; 0 when it does not."""
-    rotation: int
-    """Degrees, counter-clockwise, by which players turn the picture."""
+    upright: tuple[str, ...]
+    """ffmpeg filters by which players turn the picture; empty when it is upright."""
     interlaced: bool
     color: ColorTags
 
@@ -198,8 +204,26 @@ def _video_stream(container: Any, stream: Any, path: Path) -> VideoStream:
         index=stream.index, codec=stream.codec_context.name, width=first.width, height=first.height,
         pix_fmt=first.format.name, bits=max(c.bits for c in parts), alpha=any(c.is_alpha for c in parts),
         pixel_aspect=Fraction(stream.sample_aspect_ratio or 1), rate=picture_rate(stream),
-        start=first.pts * stream.time_base, frames=stream.frames, rotation=first.rotation % 360,
+        start=first.pts * stream.time_base, frames=stream.frames, upright=_upright(first, path),
         interlaced=any(f.interlaced_frame for f in pictures), color=color_tags(first))
+
+
+def _upright(picture: Any, path: Path) -> tuple[str, ...]:
+    """What a display matrix asks for, as a transposition and flips.
+
+    Raises:
+        MediaError: It asks for an angle that is no quarter turn.
+    """
+    data = picture.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return ()
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    turned = abs(b) > abs(a)
+    if min(abs(a), abs(b)) * 50 > max(abs(a), abs(b)):
+        raise MediaError("is turned by an odd angle", where=place(path), hint="Turn it upright and export it again")
+    across, down = (c, b) if turned else (a, d)
+    wanted = {"transpose=dir=0": turned, "hflip": across < 0, "vflip": down < 0}
+    return tuple(name for name, needed in wanted.items() if needed)
 
 
 # -- sound ------------------------------------------------------------------------------------------------------------

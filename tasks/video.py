@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ from typing import Any, Self
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from models.errors import InfinidubError, MediaError, StorageFullError
 from models.ports import Image
@@ -117,6 +120,105 @@ def picture_rate(stream: Any) -> Fraction:
     rate = base if abs(base - average) * 20 < average else average
     nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
     return nearest if abs(nearest - rate) * 5000 < rate else rate
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the pictures of a file are shown, as its packets say."""
+
+    times: NDArray[np.int64]
+    """(N,) time stamps in order of display, in `unit`s, without what an edit list cuts away."""
+    unit: Fraction
+    """Seconds."""
+    end: Fraction
+    """Seconds at which the last picture ends."""
+    stopped: Fraction
+    """Seconds at which the last packet of any stream ends."""
+    cut: int
+    """Pictures that an edit list cuts away, though others may be predicted from them."""
+
+    def miss(self, rate: Fraction) -> float:
+        """By how many frames the time stamps miss a constant rate, at worst."""
+        at = (self.times - self.times[0]) * float(self.unit * rate)
+        return float(np.abs(at - np.arange(len(at))).max())
+
+
+def timing(path: Path) -> Timing:
+    """Read the time stamps of all pictures; nothing is decoded.
+
+    Raises:
+        MediaError: The file cannot be read, or shows no picture.
+    """
+    times, cut, end, stopped = array("q"), 0, Fraction(0), Fraction(0)
+    with reading(path) as container:
+        stream = picture_stream(container, path)
+        for packet in container.demux():
+            if not packet.size or (packet.pts is None and packet.dts is None):
+                continue
+            at = packet.dts if packet.pts is None else packet.pts
+            over = (at + (packet.duration or 0)) * packet.time_base
+            stopped = max(stopped, over)
+            if packet.stream_index == stream.index:
+                cut += packet.is_discard
+                if not packet.is_discard:
+                    times.append(at)
+                    end = max(end, over)
+        unit = Fraction(stream.time_base)
+    if not times:
+        raise MediaError("shows no picture", where=place(path), hint="Check that the file is complete and plays")
+    return Timing(np.sort(np.frombuffer(times, np.int64)), unit, end, stopped, cut)
+
+
+def decoded(path: Path, filters: Sequence[str] = ()) -> Iterator[tuple[Fraction, Any]]:
+    """All pictures of a file in order, each with its time stamp in seconds, one at a time.
+
+    Args:
+        path: The file.
+        filters: What each picture goes through: ffmpeg's filters that keep the number of pictures ('hflip').
+
+    Raises:
+        MediaError: The file cannot be read, or changes its size or pixel format in the middle.
+    """
+    with reading(path) as container:
+        stream = picture_stream(container, path)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = THREADS
+        through = Filters(filters, path)
+        for picture in container.decode(stream):
+            if picture.pts is not None:
+                yield picture.pts * stream.time_base, through(picture)
+
+
+class Filters:
+    """Sends pictures, one in, one out, through ffmpeg's filters."""
+
+    def __init__(self, filters: Sequence[str], path: Path) -> None:
+        """`filters` are of the form 'hflip' or 'crop=w=64:h=64'; `path` is named in errors."""
+        self.filters, self.path = filters, path
+        self._graph: Any = None
+        self._shape: tuple[int, int, str] | None = None
+
+    def __call__(self, picture: Any) -> Any:
+        """The filtered picture.
+
+        Raises:
+            MediaError: It differs in size or pixel format from the one before.
+        """
+        shape = (picture.width, picture.height, picture.format.name)
+        if self._shape not in {None, shape}:
+            raise MediaError(f"changes its picture from {self._shape} to {shape} in the middle",
+                             where=place(self.path), hint="Export it again with one size throughout")
+        self._shape = shape
+        if not self.filters:
+            return picture
+        if self._graph is None:
+            self._graph = graph = av.filter.Graph()
+            steps = [graph.add_buffer(width=shape[0], height=shape[1], format=picture.format,
+                                      time_base=picture.time_base)]
+            steps += [graph.add(*text.split("=", 1)) for text in self.filters]
+            graph.link_nodes(*steps, graph.add("buffersink")).configure()
+        self._graph.push(picture)
+        return self._graph.pull()
 
 
 class FrameReader:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ffmpeg
 import numpy as np
+import soundfile
 
 from models.ports import Image, Samples
 from tasks.media import FrameReader, FrameWriter, read_audio, run_ffmpeg, write_flac
@@ -119,6 +120,18 @@ def remade(name: str, source: Path, *, before: dict[str, Any] | None = None, **o
     if name not in _made:
         _made[name] = FOLDER / name
         run_ffmpeg(ffmpeg.input(str(source), **(before or {})).output(str(_made[name]), **{"c": "copy", **options}),
+                   where=name)
+    return _made[name]
+
+
+def many_channels(name: str, channels: int) -> Path:
+    """A clip whose sound has more channels than FLAC holds."""
+    if name not in _made:
+        wave = FOLDER / f"{name}.wav"
+        soundfile.write(wave, clicks(2, channels), 48_000)
+        both = [ffmpeg.input(str(pictures())).video, ffmpeg.input(str(wave)).audio]
+        _made[name] = FOLDER / name
+        run_ffmpeg(ffmpeg.output(*both, str(_made[name]), vcodec="libx264", acodec="copy", pix_fmt="yuv420p"),
                    where=name)
     return _made[name]
 

@@ -1,8 +1,8 @@
 """Mix: spoken lines + bed → the dubbed sound and its stems, at broadcast loudness.
 
-Each line is laid at its place, as loud as the source is there; under it lies the music-and-effects stem that was given,
-or the source itself, ducked wherever its own voices or the dub are heard. Nothing is held longer than a block: the
-programme is computed afresh for each pass (one that measures, one or a few that write).
+Each line is laid at its place, as loud as the source is there. Under it lies the music-and-effects stem that was given,
+or the source itself, ducked wherever its own voices or the dub are heard, with its ambience in the holes. Nothing is
+held longer than a block: the programme is computed afresh for each pass (one that measures, one or a few that write).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from models.errors import InputError
 from models.records import Artifact, Loudness, Mix, Request, Speech, SpokenLine, Tick, Transcript
 from models.timebase import CLOCK, seconds
+from tasks.ambience import Ambience
 from tasks.levels import (
     CONTEXT,
     ROLES,
@@ -52,8 +53,8 @@ DYNAMICS_DB = 6.0
 LINE_GAIN_DB = 30.0
 """Limit of the gain on one line, so that a near-silent voice does not become noise."""
 
-SOURCE_VOICE_DB = 30.0
-"""Ducking where the source speaks: its voice must not be understood."""
+SOURCE_VOICE_DB = 40.0
+"""Ducking where the source speaks: its voice must not be understood, and the ambience covers what is left of it."""
 UNDER_DUB_DB = 10.0
 """Ducking where only the dub speaks: nothing but the bed is there in the source."""
 BEFORE, AFTER = round(0.10 * CLOCK), round(0.20 * CLOCK)
@@ -170,7 +171,10 @@ def _lay(work: Work, request: MixRequest, channels: int) -> tuple[Laid, ...]:
     """Every line at its place, as loud as the source where it speaks."""
     source = work.store.path(request.source_audio)
     spans = {line.id: (line.start, line.end) for line in request.transcript.lines}
-    heard = {line.id: _loudness(source, channels, *spans.get(line.id, line.planned)) for line in request.speech.lines}
+    heard: dict[str, float] = {}
+    for line in request.speech.lines:
+        start, end = spans.get(line.id, line.planned)
+        heard[line.id] = loudness_of(_excerpt(source, channels, start, min(end, start + LONGEST_MEASURED)))
     audible = [level for level in heard.values() if level > SILENT_LUFS]
     middle = statistics.median(audible) if audible else UNMEASURED_LUFS
     laid = []
@@ -190,11 +194,12 @@ def _laid(work: Work, line: SpokenLine, wanted: float, channels: int) -> Laid:
     return Laid(path, line.start, line.length, _factor(gain_db))
 
 
-def _loudness(path: Path, channels: int, start: int, end: int) -> float:
+def _excerpt(path: Path, channels: int, start: int, end: int) -> Sound:
+    """Ticks [start, end) of a stored sound in the episode's layout; zeros beyond its end."""
     with soundfile.SoundFile(path) as file:
         file.seek(min(start, len(file)))
-        block: Sound = file.read(min(max(end - start, 0), LONGEST_MEASURED), dtype="float32", always_2d=True)
-    return loudness_of(to_layout(block, channels))
+        block: Sound = file.read(max(end - start, 0), dtype="float32", always_2d=True, fill_value=0)
+    return to_layout(block, channels)
 
 
 def _factor(db: float) -> float:
@@ -219,22 +224,35 @@ def _given_bed(path: Path, channels: int, length: int) -> Callable[[], Iterator[
 
 
 def _ducked_bed(work: Work, request: MixRequest, channels: int) -> Callable[[], Iterator[Sound]]:
-    """The source, far down where it speaks itself, and down where the dub speaks."""
-    path = work.store.path(request.source_audio)
+    """The source, far down where it speaks itself, and down where the dub speaks; its ambience fills what is lost."""
+    path, length = work.store.path(request.source_audio), request.length
     dubbed = {line.id for line in request.speech.lines}
-    spoken = Ducking(((max(0, line.start - BEFORE), line.end + AFTER) for line in request.transcript.lines
-                      if line.id in dubbed), SOURCE_VOICE_DB)
+    voiced = {line.id: (max(0, line.start - BEFORE), line.end + AFTER) for line in request.transcript.lines}
+    spoken = Ducking((span for name, span in voiced.items() if name in dubbed), SOURCE_VOICE_DB)
     over = Ducking(((line.start, line.start + line.length) for line in request.speech.lines), UNDER_DUB_DB)
+    ambience = Ambience(voiced.values(), length, lambda start, end: _excerpt(path, channels, start, end))
 
     def blocks() -> Iterator[Sound]:
         start = 0
         source = soundfile.blocks(path, BLOCK, dtype="float32", always_2d=True)
-        for block in regular((to_layout(b, channels) for b in source), BLOCK, request.length):
+        for block in regular((to_layout(b, channels) for b in source), BLOCK, length):
             db = np.minimum(spoken.gain_db(start, len(block)), over.gain_db(start, len(block)))
-            yield (block * (10 ** (db / 20))[:, None]).astype(np.float32)
+            yield _filled(block, (10 ** (db / 20)).astype(np.float32), ambience, start)
             start += len(block)
 
     return blocks
+
+
+def _filled(block: Sound, gain: NDArray[np.float32], ambience: Ambience, start: int) -> Sound:
+    """A block of the source with a gain, and ambience of the power that it lost."""
+    lost = np.flatnonzero(gain < 1)
+    if not len(lost):
+        return block
+    first, last = int(lost[0]), int(lost[-1]) + 1
+    room = ambience.block(start + first, last - first, block.shape[1])
+    ducked: Sound = block * gain[:, None]
+    ducked[first:last] += room * np.sqrt(1 - gain[first:last, None] ** 2)
+    return ducked
 
 
 # -- loudness ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""From a delivered file back to its source: every step behind it, with inputs, engines, weights, seeds and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ConfigDict
+from sqlalchemy.orm import Session
+
+from models import tables as t
+from models.errors import InputError
+from models.records import Record, Sha256
+from tasks.ledger import Ledger
+from tasks.store import hash_file
+
+
+class _Row(Record):
+    """Made from a row of a table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+class TracedRun(_Row):
+    """The run in which a step was computed."""
+
+    id: str
+    command: str
+    started: datetime
+    environment: dict[str, Any]
+
+
+class TracedItem(_Row):
+    """A line or a shot that was computed, or taken over, inside a step."""
+
+    item: str
+    step: str
+    recipe: str
+    outcome: str
+    engine: str
+    weights: dict[str, str]
+    seed: int | None
+
+
+class TracedExecution(TracedItem):
+    """How a step was computed."""
+
+    episode: str
+    language: str
+    attempt: int
+    started: datetime
+    ended: datetime | None
+    cpu_seconds: float | None
+
+
+class TracedInput(Record):
+    """Something a step built on: a record or a file."""
+
+    sha256: Sha256
+    recipe: str | None = None
+    """The recipe it came from; None when the user gave it."""
+    path: str = ""
+    """Of a given file: where it lay when it was read."""
+
+
+class TracedStep(Record):
+    """One step behind the file."""
+
+    recipe: str
+    step: str
+    version: int
+    parameters: dict[str, Any]
+    """Plain values of the request; what it builds on is in `inputs`."""
+    inputs: tuple[TracedInput, ...]
+    execution: TracedExecution | None
+    run: TracedRun | None
+    items: tuple[TracedItem, ...]
+
+
+class Trace(Record):
+    """Everything behind one file; the first step made it, and every step stands before what it builds on."""
+
+    file: str
+    sha256: Sha256
+    episode: str = ""
+    language: str = ""
+    steps: tuple[TracedStep, ...]
+
+    @property
+    def sources(self) -> tuple[TracedInput, ...]:
+        """The files that were given by the user."""
+        given = {i.sha256: i for step in self.steps for i in step.inputs if i.recipe is None and i.path}
+        return tuple(given.values())
+
+
+def trace(ledger: Ledger, file: Path) -> Trace:
+    """Find out how a file was made, by its content.
+
+    Args:
+        ledger: The database of the state folder it was made with.
+        file: A delivered file, or a copy of one under any name.
+
+    Raises:
+        InputError: The file is not known, or cannot be read.
+    """
+    digest = hash_file(file)
+    with ledger.session() as session:
+        delivery = session.scalar(sa.select(t.Delivery).where(t.Delivery.sha256 == digest).limit(1))
+        makers = _makers(session, digest, set()) or (_same_delivery(session, delivery) if delivery else [])
+        if not makers:
+            raise InputError("no run that is noted here made this file", where=str(file),
+                             hint="Is it altered, or made with another --state? `infinidub config` shows which is used")
+        steps = tuple(_walk(session, makers[0]))
+        named = delivery or steps[0].execution
+        return Trace(file=str(file), sha256=digest, steps=steps, episode=named.episode if named else "",
+                     language=named.language if named else "")
+
+
+def _same_delivery(session: Session, delivery: t.Delivery) -> list[str]:
+    """Makers of the files delivered beside this one: a report is written at delivery and is no result itself."""
+    beside = session.scalars(sa.select(t.Delivery.sha256).where(
+        t.Delivery.episode == delivery.episode, t.Delivery.language == delivery.language))
+    return [maker for digest in beside for maker in _makers(session, digest, set())]
+
+
+def _makers(session: Session, digest: str, above: set[str]) -> list[str]:
+    """Recipes whose result is, or holds, this content; the first to make it comes first.
+
+    Args:
+        session: An open session.
+        digest: SHA-256 of a file or record.
+        above: Recipes on the way from the traced file: an ingested source that needed no mending is input and output
+            of the same step, and must not lead back to it.
+    """
+    query = (sa.select(t.Result.recipe).join(t.ResultFile, t.ResultFile.recipe == t.Result.recipe)
+             .where(t.ResultFile.direction == "out", t.ResultFile.sha256 == digest).order_by(t.Result.created))
+    return [recipe for recipe in session.scalars(query) if recipe not in above]
+
+
+def _walk(session: Session, first: str) -> Iterator[TracedStep]:
+    """Steps in an order in which each stands before all that it builds on."""
+    order: list[str] = []
+    edges: dict[str, list[TracedInput]] = {}
+
+    def visit(recipe: str, above: set[str]) -> None:
+        if recipe in edges:
+            return
+        edges[recipe] = _inputs(session, recipe, above | {recipe})
+        for one in edges[recipe]:
+            if one.recipe:
+                visit(one.recipe, above | {recipe})
+        order.append(recipe)
+
+    visit(first, set())
+    for recipe in reversed(order):
+        yield _step(session, recipe, edges[recipe])
+
+
+def _inputs(session: Session, recipe: str, above: set[str]) -> list[TracedInput]:
+    digests = session.scalars(sa.select(t.ResultFile.sha256).where(
+        t.ResultFile.recipe == recipe, t.ResultFile.direction == "in").order_by(t.ResultFile.sha256))
+    found = []
+    for digest in digests.all():
+        makers = _makers(session, digest, above)
+        path = session.scalar(sa.select(t.KnownFile.path).where(t.KnownFile.sha256 == digest).limit(1))
+        if makers or path:
+            found.append(TracedInput(sha256=digest, recipe=makers[0] if makers else None,
+                                     path="" if makers else path or ""))
+    return found
+
+
+def _step(session: Session, recipe: str, inputs: Sequence[TracedInput]) -> TracedStep:
+    result = session.get_one(t.Result, recipe)
+    row = session.scalar(sa.select(t.Execution).where(
+        t.Execution.recipe == recipe, t.Execution.outcome == "computed").order_by(t.Execution.id).limit(1))
+    return TracedStep(
+        recipe=recipe, step=result.step, version=result.version, inputs=tuple(inputs),
+        parameters={name: value for name, value in result.request.items() if not isinstance(value, dict | list)},
+        execution=TracedExecution.model_validate(row) if row else None,
+        run=TracedRun.model_validate(session.get_one(t.Run, row.run_id)) if row else None,
+        items=tuple(TracedItem.model_validate(item) for item in _items(session, row)) if row else ())
+
+
+def _items(session: Session, step: t.Execution) -> Iterator[t.Execution]:
+    """What was computed or taken over inside a step's execution."""
+    yield from session.scalars(sa.select(t.Execution).where(
+        t.Execution.run_id == step.run_id, t.Execution.episode == step.episode, t.Execution.language == step.language,
+        t.Execution.step.startswith(f"{step.step}.", autoescape=True), t.Execution.started >= step.started,
+        t.Execution.started <= (step.ended or step.started),
+        t.Execution.outcome.in_(("computed", "adopted", "reused"))).order_by(t.Execution.item))

@@ -32,7 +32,7 @@ CONFIG_FILE = "infinidub.toml"
 PREFIX = "INFINIDUB_"
 PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the user interface has them all
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """SQLAlchemy URL; may hold a password."""
     weights: Folder = Path("~/.cache/infinidub/weights")
     """Model weights, one folder a name of models.lock."""
+    weights_mirror: str = ""
+    """`file:…/` or `s3:…/` under which weights lie ready made: pulled from there, not from where the lock says."""
     engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
     """Port → engine name. 'auto': the best generator this machine can run."""
     options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
@@ -99,6 +101,8 @@ class Settings(BaseSettings):
     """Transcribe the dubbed speech back and report its word error rate."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
+    prefect: bool = True
+    """Run under Prefect; without it the same steps are called plainly."""
     secrets: dict[str, SecretStr] = Field({})
 
     def engine(self, port: str) -> str:
@@ -140,16 +144,28 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         raise _readable(error.errors()[0], sources) from None
 
 
+def prefect_server() -> str:
+    """API address of the Prefect server that the user's environment names, '' for none."""
+    return os.environ.get("PREFECT_API_URL", "")
+
+
 def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Variables for Prefect, beside those of the user: quiet, no telemetry, its own database in the state folder."""
+    """The user's environment, with Prefect made quiet and its database put into the state folder where it is silent."""
     database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{settings.state / 'prefect.db'}"}
-    return {name: value for name, value in (PREFECT_DEFAULTS | database).items() if name not in os.environ}
+    return {**PREFECT_DEFAULTS, **database, **os.environ}
 
 
-def use_prefect_quietly(settings: Settings) -> None:
-    """Set those variables for this process; must come before Prefect is imported."""
+def use_prefect_quietly(settings: Settings, server: str = "") -> None:
+    """Set that environment for this process; must come before Prefect is imported.
+
+    Args:
+        settings: For the state folder.
+        server: API address of a server to use where the user names none.
+    """
     settings.state.mkdir(parents=True, exist_ok=True)
     os.environ.update(prefect_environment(settings))
+    if server:
+        os.environ.setdefault("PREFECT_API_URL", server)
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------

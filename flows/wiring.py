@@ -93,7 +93,7 @@ def open_workspace(settings: Settings) -> Workspace:
         (settings.state / "scratch").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, settings.state) from error
-    weights = WeightStore(settings.weights)
+    weights = WeightStore(settings.weights, mirror=settings.weights_mirror)
 
     def home(port: str, name: str) -> EngineHome:
         options = settings.options.get(name, {})

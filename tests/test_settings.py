@@ -119,8 +119,8 @@ def test_bad_values_are_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prefect_is_quiet_but_the_user_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "DEBUG")
     variables = prefect_environment(Settings())
-    assert "PREFECT_LOGGING_LEVEL" not in variables
+    assert variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "DEBUG"
     assert variables["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"].endswith("dubbed/.infinidub/prefect.db")

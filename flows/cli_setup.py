@@ -1,0 +1,153 @@
+"""The verbs around the work: `models`, `doctor`, `config`, `serve`, `deploy`, `shard run`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.options import Config, Json, Out, Set, State, answer, flags
+from flows.settings import load_settings
+from flows.show import MARKS, Terminal, pulling, stderr
+from models.errors import InfinidubError
+
+models = typer.Typer(no_args_is_help=True, help="Weights of the engines: list, pull, verify.")
+shard = typer.Typer(no_args_is_help=True, help="What a GPU job runs.")
+Names = Annotated[list[str] | None, typer.Argument(help="Names in models.lock; all that the chosen engines need,"
+                                                        " unless given.", show_default=False)]
+
+
+@models.command("list")
+def models_list(config: Config = None, as_json: Json = False) -> int:
+    """Show the weights there are, and whether they are here."""
+    from models.weights import WeightStore
+
+    settings = load_settings(config)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    rows = [{"name": name, "present": store.present(name), "size": store.entry(name).size,
+             "licence": store.entry(name).licence, "folder": str(settings.weights / name)} for name in store.names()]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("", "name", "MB", "licence"):
+        table.add_column(title, justify="right" if title == "MB" else "left")
+    for row in rows:
+        table.add_row(MARKS["done" if row["present"] else "waiting"], str(row["name"]),
+                      f"{int(str(row['size'])) / 1e6:.0f}", str(row["licence"]))
+    answer(as_json, {"weights": rows}, table)
+    return 0
+
+
+@models.command("pull")
+def models_pull(names: Names = None, config: Config = None, as_json: Json = False) -> int:
+    """Download weights, check their hashes, keep them."""
+    from models.weights import WeightStore
+
+    settings = load_settings(config)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    pulled = []
+    for name in names or needed_weights(config):
+        if not store.present(name):
+            stderr.print(f"pulling {name} ({store.entry(name).size / 1e6:.0f} MB)", highlight=False)
+        with pulling(name) as report:
+            pulled.append({"name": name, "folder": str(store.pull(name, report))})
+    answer(as_json, {"weights": pulled}, "\n".join(f"{MARKS['done']} {one['name']}  {one['folder']}" for one in pulled))
+    return 0
+
+
+@models.command("verify")
+def models_verify(names: Names = None, config: Config = None, as_json: Json = False) -> int:
+    """Hash the weights that are here, and compare with models.lock."""
+    from models.weights import WeightStore
+
+    settings = load_settings(config)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    results, code = [], 0
+    for name in names or [name for name in store.names() if store.present(name)]:
+        try:
+            store.verify(name)
+            results.append({"name": name, "ok": True, "error": ""})
+        except InfinidubError as error:
+            results.append({"name": name, "ok": False, "error": str(error)})
+            code = error.exit_code
+    answer(as_json, {"weights": results}, *(
+        f"{MARKS['done' if one['ok'] else 'failed']} {one['name']}  {one['error']}" for one in results))
+    return code
+
+
+def needed_weights(config: Path | None) -> list[str]:
+    """Names of the weights that the chosen engines run on."""
+    from models.engines import adapter
+
+    settings = load_settings(config)
+    chosen = {port: settings.engine(port) for port in settings.engines}
+    names = [weights for port, name in chosen.items()
+             for weights in adapter(port, name).required_weights(settings.options.get(name, {}))]
+    return list(dict.fromkeys(names))
+
+
+def doctor(out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+           as_json: Json = False) -> int:
+    """Check this machine; every ✗ comes with the command that mends it."""
+    from flows.doctor import examine
+
+    checks = examine(load_settings(config, flags(out, state, None, assignments)))
+    lines = [f"{MARKS['done' if c.ok else 'failed' if c.needed else 'waiting']} {c.name:<28} {c.found}"
+             + (f"\n    [bold]{c.mend}[/]" if c.mend and not c.ok else "") for c in checks]
+    answer(as_json, {"checks": [asdict(check) for check in checks]}, *lines)
+    return 2 if any(check.needed and not check.ok for check in checks) else 0
+
+
+def config(out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+           as_json: Json = False) -> int:
+    """Show the settings that hold; secrets stay hidden."""
+    shown = load_settings(config, flags(out, state, None, assignments)).shown()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in shown.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                table.add_row(f"{name}.{key}", str(inner))
+        else:
+            table.add_row(name, str(value))
+    answer(as_json, shown, table)
+    return 0
+
+
+def serve(port: Annotated[int, typer.Option(help="Port of the user interface.")] = 4200, out: Out = None,
+          state: State = None, config: Config = None, as_json: Json = False) -> int:
+    """Bring up Prefect's server and user interface, a worker, and the deployments; until Ctrl-C."""
+    from flows.deploy import serve_here
+
+    serve_here(load_settings(config, flags(out, state)), port,
+               lambda url: answer(as_json, {"url": url}, f"Prefect is at [link={url}]{url}[/link]; Ctrl-C ends it"))
+    return 0
+
+
+def deploy(config: Config = None, as_json: Json = False) -> int:
+    """Register the deployments of prefect.yaml with the Prefect server that is set (PREFECT_API_URL)."""
+    from flows.deploy import deploy_all
+
+    names = deploy_all(load_settings(config))
+    answer(as_json, {"deployments": names}, *(f"{MARKS['done']} {name}" for name in names))
+    return 0
+
+
+@shard.command("run")
+def shard_run(file: Annotated[Path, typer.Argument(help="A SHARD.json.", show_default=False)], out: Out = None,
+              state: State = None, config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
+    """Generate the shots of a shard; goes on where a killed run stopped."""
+    from flows.runs import session
+    from tasks.generate import load_shard, run_shard
+
+    given = flags(out, state, None, assignments)
+    wanted = load_shard(file)
+    with Terminal() as terminal, session(load_settings(config, given), "shard", {"shard": wanted.id}) as run:
+        run.listener = terminal
+        run.listener.step(wanted.episode, wanted.language, wanted.id, "running")
+        result = run_shard(run.work(wanted.episode, wanted.language), wanted)
+        run.listener.step(wanted.episode, wanted.language, wanted.id, "failed" if result.failed else "done")
+    answer(as_json, result.model_dump(mode="json"),
+           f"{result.shots_run} shots made, {result.shots_reused} there already, {result.seconds:.1f} s",
+           *(f"{MARKS['failed']} {shot}  {error}" for shot, error in result.failed.items()))
+    return InfinidubError.exit_code if result.failed else 0

@@ -1,0 +1,91 @@
+"""The verbs that look: `plan`, `status`, `trace`. They run nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+
+from flows.cli_run import select_from
+from flows.options import Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
+from flows.settings import load_settings
+from flows.show import forecast_table, status_table, stdout, trace_tree
+
+if TYPE_CHECKING:
+    from flows.jobs import Selected
+    from flows.wiring import Workspace
+
+WATCH_S = 2.0
+CatalogFile = Annotated[Path, typer.Argument(help="The catalog file.", show_default=False)]
+
+
+def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None, generator: Generator = None,
+         shards: Annotated[Path | None, typer.Option(help="Write a SHARD.json for the missing shots into this folder.",
+                                                     show_default=False)] = None,
+         out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+         as_json: Json = False) -> int:
+    """Show what a run would do; '?' where only a step will tell."""
+    from flows.status import forecast, write_shards
+    from flows.wiring import open_workspace
+
+    settings = load_settings(config, flags(out, state, generator, assignments))
+    selected = select_from(catalog, settings, episode or [], lang or [])
+    space = open_workspace(settings)
+    plans = forecast(space, selected)
+    written = [str(path) for path in write_shards(space, selected, shards)] if shards else []
+    answer(as_json, {"episodes": plans, "shards": written}, forecast_table(plans), "\n".join(written))
+    return 0
+
+
+def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
+           watch: Annotated[bool, typer.Option("--watch", help="Keep looking until all is done, or Ctrl-C.")] = False,
+           out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+           as_json: Json = False) -> int:
+    """Show how far every episode and language is, and what failed; with the settings of the catalog's last run."""
+    from flows.status import survey
+
+    space, selected = _as_last_run(catalog, config, flags(out, state, None, assignments), episode or [], lang or [])
+    rows = survey(space, selected)
+    if watch and not as_json:
+        with Live(status_table(rows), console=stdout, auto_refresh=False) as live:
+            while not all(row.done for row in rows):
+                time.sleep(WATCH_S)
+                rows = survey(space, selected)
+                live.update(status_table(rows), refresh=True)
+        return 0
+    answer(as_json, {"catalog": str(catalog), "episodes": [row.to_json() for row in rows]}, status_table(rows))
+    return 0
+
+
+def trace(file: Annotated[Path, typer.Argument(help="A delivered file, or a copy of one.", show_default=False)],
+          out: Out = None, state: State = None, config: Config = None, as_json: Json = False) -> int:
+    """Show every input, model, weight hash, seed and run behind a file."""
+    from flows.wiring import open_workspace
+    from tasks.trace import trace as follow
+
+    if out is None and state is None:
+        state = next((folder / ".infinidub" for folder in file.resolve().parents
+                      if (folder / ".infinidub").is_dir()), None)
+    found = follow(open_workspace(load_settings(config, flags(out, state))).ledger, file)
+    sources = [source.model_dump(mode="json") for source in found.sources]
+    answer(as_json, {**found.model_dump(mode="json"), "sources": sources}, trace_tree(found))
+    return 0
+
+
+def _as_last_run(catalog: Path, config: Path | None, given: dict[str, Any], episodes: Sequence[str],
+                 languages: Sequence[str]) -> tuple[Workspace, list[Selected]]:
+    """Workspace and selection under the settings that the catalog was last run with, given flags over them."""
+    from flows.wiring import open_workspace
+    from tasks.history import last_run
+
+    space = open_workspace(load_settings(config, given))
+    known = last_run(space.ledger, catalog=str(catalog.resolve())) or {}
+    config = config or (Path(known["config"]) if known.get("config") else None)
+    settings = load_settings(config, {**known.get("settings", {}), **given})
+    if settings != space.settings:
+        space = open_workspace(settings)
+    return space, select_from(catalog, settings, episodes, languages)

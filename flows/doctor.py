@@ -1,0 +1,94 @@
+"""Is everything here that the chosen settings need? Each lack comes with the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from flows.settings import Settings, prefect_server
+from models.engines import adapter, missing
+from models.errors import InfinidubError
+from models.weights import WeightStore
+
+LITTLE_SPACE_GB = 5
+PROGRAMS = {"ffmpeg": "apt-get install ffmpeg", "ffprobe": "apt-get install ffmpeg"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+    needed: bool = True
+    """False: it works without, only slower or smaller."""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Look at programs, engines, weights, database, disk, Prefect and GPU."""
+    return [*_programs(), *_engines(settings), _outcome("database", lambda: _database(settings)), _disk(settings),
+            _prefect(), _gpu()]
+
+
+def _programs() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("python", (3, 11) <= sys.version_info < (3, 13), version, "Install Python 3.11 or 3.12")
+    for program, mend in PROGRAMS.items():
+        path = shutil.which(program)
+        yield Check(program, path is not None, path or "not found", mend)
+
+
+def _engines(settings: Settings) -> Iterator[Check]:
+    weights = WeightStore(settings.weights)
+    for port in settings.engines:
+        name = settings.engine(port)
+        options = settings.options.get(name, {})
+        lack = missing(port, name, options)
+        what, _, mend = lack.partition(". ")
+        yield Check(f"{port} {name}", not lack, what or "ready", mend)
+        for entry in () if lack else adapter(port, name).required_weights(options):
+            here = weights.present(entry)
+            yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
+                        f"infinidub models pull {entry}")
+
+
+def _outcome(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except InfinidubError as error:
+        return Check(name, False, f"{error.where}: {error.what}".strip(": "), error.hint)
+
+
+def _database(settings: Settings) -> str:
+    from flows.wiring import open_workspace
+
+    return open_workspace(settings).ledger.engine.url.render_as_string(hide_password=True)
+
+
+def _disk(settings: Settings) -> Check:
+    folder = next(path for path in (settings.state, *settings.state.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 1e9
+    writable = os.access(folder, os.W_OK)
+    return Check("disk", writable and free > LITTLE_SPACE_GB, f"{free:.0f} GB free at {folder}" if writable
+                 else f"{folder} cannot be written to", "Choose another folder with --out or --state")
+
+
+def _prefect() -> Check:
+    try:
+        version = metadata.version("prefect")
+    except metadata.PackageNotFoundError:
+        return Check("prefect", False, "not installed", "pip install infinidub")
+    server = prefect_server()
+    where = f"server at {server}" if server else "no server is set: one is started for each run"
+    return Check("prefect", True, f"{version}, {where}")
+
+
+def _gpu() -> Check:
+    found = shutil.which("nvidia-smi")
+    return Check("GPU", found is not None, found or "none: everything runs on the CPU, smaller", needed=False)

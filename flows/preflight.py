@@ -1,0 +1,68 @@
+"""Before anything runs: is every engine that will be needed there, and does it speak the languages asked for?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import langcodes
+
+from flows.pipeline import EpisodeJob
+from flows.runs import ToDo
+from flows.wiring import Workspace
+from models.engines import adapter, missing
+from models.errors import InputError, SetupError
+
+
+def preflight(space: Workspace, todo: Sequence[ToDo]) -> None:
+    """Check what can be checked without running a model.
+
+    Raises:
+        SetupError: A program, library or weight is missing; the message says how to get it.
+        InputError: An engine does not do a language, or a voice of the cast is not there.
+    """
+    for one in todo:
+        for port, name in _engines(space, one.job, one.languages):
+            check_engine(space, port, name)
+        for language in one.languages:
+            _check_language(space, one.job, language)
+
+
+def check_engine(space: Workspace, port: str, name: str) -> None:
+    """Whether an engine can run here: programs, libraries, weights."""
+    options = space.settings.options.get(name, {})
+    lack = missing(port, name, options)
+    if lack:
+        raise SetupError(lack, where=f"{port} {name}")
+    for weights in adapter(port, name).required_weights(options):
+        space.weights.folder(weights)
+
+
+def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:
+    choose = space.settings.engine
+    ports = ["shot-detector", "face-detector", "diarizer"]
+    if job.transcript is None or space.settings.check_speech:
+        ports.append("recognizer")
+    if any(language not in job.script for language in languages):
+        ports.append("translator")
+    if any(language not in job.dialogue for language in languages):
+        ports.append("synthesizer")
+    return [*((port, choose(port)) for port in ports), ("generator", job.generator or choose("generator"))]
+
+
+def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:
+    if language not in job.script and job.source_language:
+        pairs = _engine(space, "translator").pairs()
+        pair = langcodes.Language.get(job.source_language).language, langcodes.Language.get(language).language
+        if pairs is not None and pair not in pairs:
+            raise InputError(f"{space.settings.engine('translator')} does not translate {pair[0]} to {pair[1]}",
+                             where=f"{job.id}·{language}",
+                             hint="Give a script in the catalog, or choose another with --set engines.translator=NAME")
+    if language not in job.dialogue and not _engine(space, "synthesizer").voices(language):
+        raise InputError(f"{space.settings.engine('synthesizer')} has no voice for {language}",
+                         where=f"{job.id}·{language}", hint="Give finished dialogue in the catalog, or choose another"
+                         " with --set engines.synthesizer=NAME")
+
+
+def _engine(space: Workspace, port: str) -> Any:
+    return space.engines.get(port, space.engine(port))

@@ -1,0 +1,276 @@
+"""A run: what is left to do of what was asked for, doing it, and what came of it.
+
+Under Prefect the same functions are called from flows (`flows/catalog.py`); plainly they are called from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flows.jobs import Selected
+from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
+from flows.settings import Settings
+from flows.wiring import Workspace, environment, open_workspace
+from models.errors import InfinidubError, SourceChangedError
+from tasks.history import delivered_source
+from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
+
+COUNTS = ("steps_run", "steps_reused", "lines_run", "lines_reused", "shots_run", "shots_reused")
+
+
+class Listener(Protocol):
+    """Is told how a run gets on."""
+
+    def step(self, episode: str, language: str, step: str, state: str) -> None:
+        """A step is 'running', 'done', 'reused' or 'failed'."""
+        ...
+
+    def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
+        """Inside a step: what is being done, and how much of it (0 … 1)."""
+        ...
+
+    def link(self, name: str, url: str) -> None:
+        """Where a run is seen in the user interface."""
+        ...
+
+
+class Silence:
+    """Nobody listens."""
+
+    def step(self, episode: str, language: str, step: str, state: str) -> None:
+        """Ignored."""
+
+    def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
+        """Ignored."""
+
+    def link(self, name: str, url: str) -> None:
+        """Ignored."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One episode, or one language of it, that failed; the others went on."""
+
+    episode: str
+    language: str
+    error: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """What the ledger does not have yet of a selected episode."""
+
+    job: EpisodeJob
+    languages: tuple[str, ...]
+
+
+@dataclass
+class Session:
+    """One run, from the first look to the last file."""
+
+    space: Workspace
+    run_id: str
+    listener: Listener = field(default_factory=Silence)
+    debug: bool = False
+    """Errors are raised instead of noted."""
+    counts: Counter[str] = field(default_factory=Counter)
+    todo: list[ToDo] | None = None
+    """What was found missing; None: nobody has looked yet."""
+    jobs: dict[str, EpisodeJob] = field(default_factory=dict)
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    localized: dict[tuple[str, str], Localized] = field(default_factory=dict)
+    multi: dict[str, Path] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def work(self, episode: str, language: str = "", counts: Counter[str] | None = None) -> Work:
+        """The context for steps of one episode and language."""
+        return self.space.work(self.run_id, episode=episode, language=language,
+                               counts=self.counts if counts is None else counts,
+                               progress=lambda text, done: self.listener.progress(episode, language, text, done))
+
+    def observed(self, runner: Runner) -> Runner:
+        """The same runner, with the listener told of every step."""
+
+        def run(work: Work, what: Step[Q, R], request: Q) -> R:
+            reused = work.counts["steps_reused"]
+            state = "failed"
+            self.listener.step(work.episode, work.language, what.name, "running")
+            try:
+                result = runner(work, what, request)
+                state = "reused" if work.counts["steps_reused"] > reused else "done"
+            finally:
+                self.listener.step(work.episode, work.language, what.name, state)
+            return result
+
+        return run
+
+    @contextmanager
+    def noting(self, episode: str, language: str = "") -> Iterator[None]:
+        """A failure inside becomes a note in `failures`, so that the others go on."""
+        try:
+            yield
+        except Exception as error:
+            if self.debug:
+                raise
+            known = isinstance(error, InfinidubError)
+            message = str(error) if known else f"{type(error).__name__}: {error}. Run again with --debug to see where"
+            code = error.exit_code if isinstance(error, InfinidubError) else InfinidubError.exit_code
+            self.failures.append(Failure(episode, language, type(error).__name__, " ".join(message.split()), code))
+
+    # -- what is there --------------------------------------------------------------------------------------------
+
+    def left_to_do(self, one: Selected) -> ToDo | None:
+        """Look everything up; what is complete is delivered and noted, what is missing is returned."""
+        job, counts = one.job, Counter[str]()
+        try:
+            prepared = Pipeline(self.space, job, _count_lookup, dry=True).prepare(self.work(job.id, counts=counts))
+        except NotDoneError:
+            return ToDo(job, one.languages)
+        self.prepared[job.id] = prepared
+        done = {language: self._looked_up(job, language, counts) for language in one.languages}
+        self.localized |= {(job.id, language): result for language, result in done.items() if result}
+        missing = tuple(language for language, result in done.items() if result is None)
+        try:
+            complete = not missing and self._multi(job, _count_lookup, counts)
+        except NotDoneError:
+            complete = False
+        self.counts += counts
+        return None if complete else ToDo(job, missing)
+
+    def _looked_up(self, job: EpisodeJob, language: str, counts: Counter[str]) -> Localized | None:
+        mine = Counter[str]()
+        pipeline = Pipeline(self.space, job, _count_lookup, dry=True)
+        try:
+            done = pipeline.localize(self.work(job.id, language, mine), self.prepared[job.id], language)
+        except NotDoneError:
+            return None
+        counts += mine
+        return done
+
+    def refuse_changed_source(self, job: EpisodeJob) -> None:
+        """Raise `SourceChangedError` when the episode was dubbed from another file."""
+        before = delivered_source(self.space.ledger, job.id)
+        if before and self.space.import_file(job.video, keep=False).sha256 != before:
+            raise SourceChangedError(f"is not the file that {job.id} was dubbed from", where=str(job.video),
+                                     hint="Say --accept-new-source to dub it anew, or give it another id")
+
+    # -- doing it ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, job: EpisodeJob, runner: Runner) -> Prepared:
+        """What the languages share, once."""
+        if job.id not in self.prepared:
+            self.prepared[job.id] = Pipeline(self.space, job, self.observed(runner)).prepare(self.work(job.id))
+        return self.prepared[job.id]
+
+    def localize(self, job: EpisodeJob, language: str, runner: Runner) -> Localized:
+        """One language."""
+        pipeline = Pipeline(self.space, job, self.observed(runner))
+        done = pipeline.localize(self.work(job.id, language), self.prepare(job, runner), language)
+        self.localized[job.id, language] = done
+        return done
+
+    def episode(self, todo: ToDo, runner: Runner, localize: Callable[[str], object]) -> None:
+        """One episode: what the languages share, each missing language through `localize`, then the multi product."""
+        with self.noting(todo.job.id):
+            self.prepare(todo.job, runner)
+            for language in todo.languages:
+                with self.noting(todo.job.id, language):
+                    localize(language)
+            self._multi(todo.job, self.observed(runner), self.counts)
+
+    def _multi(self, job: EpisodeJob, runner: Runner, counts: Counter[str]) -> bool:
+        """The original picture with every dub, once all of at least two languages are there."""
+        if not self.space.settings.multi or len(job.languages) < 2:
+            return True
+        done = {}
+        for tag in job.languages:
+            result = self.localized.get((job.id, tag)) or self._looked_up(job, tag, Counter())
+            if result is None:
+                return True
+            done[tag] = result
+        pipeline = Pipeline(self.space, job, runner, dry=runner is _count_lookup)
+        self.multi[job.id] = pipeline.multi(self.work(job.id, "mul", counts), self.prepared[job.id], done)
+        return True
+
+    # -- what came of it --------------------------------------------------------------------------------------------
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 when a gate failed, the failures' own code when everything failed alike, else 4."""
+        codes = {failure.exit_code for failure in self.failures}
+        if codes:
+            return codes.pop() if len(codes) == 1 and not self.localized else 4
+        return 0 if all(done.deliverable.passed for done in self.localized.values()) else 3
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON, as `--json` prints it."""
+        return {"run": self.run_id} | {name: self.counts[name] for name in COUNTS} | {
+            "seconds": round(time.monotonic() - self.started, 2),
+            "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
+            "multi": [str(path) for _, path in sorted(self.multi.items())],
+            "failed": [vars(failure) for failure in self.failures],
+        }
+
+
+def _count_lookup(work: Work, what: Step[Q, R], request: Q) -> R:
+    result = lookup(work, what, request)
+    work.counts["steps_reused"] += 1
+    return result
+
+
+@contextmanager
+def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, listener: Listener | None = None,
+            debug: bool = False) -> Iterator[Session]:
+    """Open workspace and run row; close the row as done, failed or cancelled.
+
+    Args:
+        settings: As loaded.
+        command: The verb.
+        parameters: Plain JSON, without secrets; `redo` and `retry` read it back.
+        listener: Is told how it gets on.
+        debug: Errors are raised instead of noted.
+    """
+    space = open_workspace(settings)
+    run_id = space.ledger.begin_run(command, parameters, environment())
+    state = "cancelled"
+    try:
+        one = Session(space, run_id, listener or Silence(), debug)
+        yield one
+        state = "failed" if one.failures else "done"
+    except Exception:
+        state = "failed"
+        raise
+    finally:
+        space.ledger.end_run(run_id, state)
+
+
+def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[ToDo]:
+    """What is missing of what was asked for; what is complete is delivered.
+
+    Raises:
+        SourceChangedError: An episode was dubbed from another file, and that was not accepted.
+    """
+    for one in selected:
+        run.jobs[one.job.id] = one.job
+        if not accept_new_source:
+            run.refuse_changed_source(one.job)
+    run.todo = []
+    for one in selected:
+        with run.noting(one.job.id):
+            run.todo += filter(None, [run.left_to_do(one)])
+    return run.todo
+
+
+def run_plainly(run: Session, todo: Sequence[ToDo]) -> None:
+    """Do what is missing, without Prefect."""
+    for one in todo:
+        run.episode(one, perform, lambda language, job=one.job: run.localize(job, language, perform))  # type: ignore[misc]

@@ -1,0 +1,207 @@
+"""What people see on the terminal: progress while it runs (on stderr), and tables afterwards (on stdout)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows.steps import STEPS
+from models.errors import InfinidubError
+from models.records import Deliverable
+
+if TYPE_CHECKING:  # these pull in database and media libraries, which `infinidub --help` can do without
+    from flows.status import Row
+    from tasks.trace import Trace, TracedStep
+
+MARKS = {"done": "[green]✓[/]", "reused": "[green]✓[/]", "running": "[yellow]▸[/]", "failed": "[red]✗[/]",
+         "waiting": "[dim]·[/]"}
+
+stdout = Console(width=None if sys.stdout.isatty() else 160)
+stderr = Console(stderr=True)
+
+
+class Terminal:
+    """A listener that shows a run: one line a finished step, and a bar for the one that runs."""
+
+    def __init__(self, console: Console = stderr) -> None:
+        self.console = console
+        self._bars = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24),
+                              TextColumn("{task.fields[text]}", style="dim"), TimeElapsedColumn(), console=console,
+                              transient=True, disable=not console.is_terminal)
+        self._running: dict[tuple[str, str, str], tuple[TaskID, float]] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+                 ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._bars.console.print(text, highlight=False)
+
+    def step(self, episode: str, language: str, step: str, state: str) -> None:
+        """A line when a step ends; a moving bar (or, without a terminal, a line) when it starts."""
+        key, name = (episode, language, step), f"{escape(_place(episode, language))}  {step}"
+        if state == "running":
+            self._running[key] = self._bars.add_task(name, total=1.0, text=""), time.monotonic()
+            if not self.console.is_terminal:
+                self.say(f"  {name} …")
+            return
+        task, started = self._running.pop(key)
+        self._bars.remove_task(task)
+        took = "reused" if state == "reused" else f"{time.monotonic() - started:.1f} s"
+        self.say(f"{MARKS[state]} {name}  [dim]{took}[/]")
+
+    def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
+        """Moves the bar of the step that runs."""
+        for (where, tag, _step), (task, _started) in self._running.items():
+            if (where, tag) == (episode, language):
+                self._bars.update(task, completed=min(max(fraction, 0.0), 1.0), text=escape(text[:40]))
+
+    def link(self, name: str, url: str) -> None:
+        """Where a run is seen in the user interface."""
+        self.say(f"  {escape(name)}  [link={url}]{url}[/link]")
+
+
+@contextmanager
+def pulling(name: str) -> Iterator[Any]:
+    """A progress bar for one download; yields the function to report to."""
+    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                  TextColumn("{task.fields[text]}", style="dim"), console=stderr, transient=True) as bars:
+        task = bars.add_task(name, total=1.0, text="")
+        yield lambda text, done: bars.update(task, completed=done, text=escape(text))
+
+
+def error_line(error: InfinidubError | str) -> None:
+    """`error: where: what. hint`, on one line whatever the terminal's width."""
+    stderr.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())), soft_wrap=True)
+
+
+def _place(episode: str, language: str) -> str:
+    return f"{episode} · {language}" if language else episode
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def deliverables_table(deliverables: Sequence[Deliverable]) -> Table:
+    """The closing table: figures of every delivered language."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("episode", "lang", "length", "generated", "passed on", "on time", "stretch", "LUFS", "dBTP",
+                 "back-WER", ""):
+        table.add_column(name, justify="left" if name in {"episode", "lang"} else "right", no_wrap=True)
+    for one in deliverables:
+        wer = "–" if one.back_wer is None else f"{one.back_wer:.1%}"
+        table.add_row(escape(one.episode), one.language, clock(one.duration_s), f"{one.generated_s:.1f} s",
+                      f"{one.passthrough_s:.1f} s", f"{one.onset_within_120ms:.0%}", f"{one.max_stretch:.2f}",
+                      f"{one.loudness_lufs:.1f}", f"{one.true_peak_dbtp:.1f}", wer,
+                      MARKS["done"] if one.passed else "[red]✗ see report[/]")
+    return table
+
+
+def files_list(deliverables: Sequence[Deliverable], multi: Sequence[str]) -> RenderableType:
+    """Where the files are."""
+    lines = [f"{_near(one.video)}  [dim]{', '.join(Path(p).name for p in (*one.subtitles, one.report))}[/]"
+             for one in deliverables]
+    return "\n".join(lines + [f"{_near(path)}  [dim]original picture, every dub[/]" for path in multi])
+
+
+def status_table(rows: Sequence[Row]) -> RenderableType:
+    """Episode × language × step, then the failures."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("episode", "lang", *STEPS):
+        table.add_column(name, justify="left" if name in {"episode", "lang"} else "center")
+    for row in rows:
+        table.add_row(escape(row.episode), row.language, *(MARKS[row.steps[step]] for step in STEPS))
+    trouble = [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {row.trouble.step} {row.trouble.item}"
+               f"  [red]{row.trouble.error_class}[/]: {escape(row.trouble.error)}" for row in rows if row.trouble]
+    return Group(table, *trouble)
+
+
+def forecast_table(plans: Sequence[Mapping[str, Any]]) -> Table:
+    """What a run would do."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("episode", "lang", "length", "shots", "to generate", "generated", "passed on", "steps to run"):
+        table.add_column(name, justify="left" if name in {"episode", "lang", "steps to run"} else "right")
+    for one in plans:
+        figures = ["?" if one[key] is None else f"{one[key]:g}{unit}" for key, unit in (
+            ("shots", ""), ("shots_to_run", ""), ("generated_s", " s"), ("passthrough_s", " s"))]
+        length = "?" if one["duration_s"] is None else clock(one["duration_s"])
+        table.add_row(escape(one["episode"]), one["language"], length, *figures,
+                      " ".join(one["steps_to_run"]) or "[green]nothing[/]")
+    return table
+
+
+def trace_tree(trace: Trace) -> Tree:
+    """A file and everything behind it."""
+    tree = Tree(f"[bold]{escape(trace.file)}[/]  {_place(trace.episode, trace.language)}  [dim]{trace.sha256}[/]")
+    steps = {step.recipe: step for step in trace.steps}
+    seen: set[str] = set()
+
+    def grow(branch: Tree, step: TracedStep) -> None:
+        if step.recipe in seen:
+            branch.add(f"{step.step}  [dim]{step.recipe[:12]}, as above[/]")
+            return
+        seen.add(step.recipe)
+        here = branch.add(_step_line(step))
+        for name, digest in step.execution.weights.items() if step.execution else ():
+            here.add(f"[dim]weights {escape(name)} {digest[:12]}[/]")
+        for item in step.items:
+            seed = "" if item.seed is None else f"  seed {item.seed}"
+            here.add(f"[dim]{item.item}  {item.outcome}  {item.recipe[:12]}{seed}[/]")
+        for one in step.inputs:
+            if one.recipe in steps:
+                grow(here, steps[one.recipe])
+            elif one.path:
+                here.add(f"[cyan]{escape(one.path)}[/]  [dim]{one.sha256}[/]")
+
+    grow(tree, trace.steps[0])
+    return tree
+
+
+def _step_line(step: TracedStep) -> str:
+    done, line = step.execution, f"[bold]{step.step}[/] v{step.version}  [dim]recipe[/] {step.recipe[:12]}"
+    if done is None or step.run is None:
+        return line
+    seed = "" if done.seed is None else f"  seed {done.seed}"
+    engine = f"  [magenta]{escape(done.engine)}[/]" if done.engine else ""
+    return (f"{line}{engine}{seed}  [dim]{done.started:%Y-%m-%d %H:%M:%S}, {done.cpu_seconds or 0:.1f} CPU s, attempt"
+            f" {done.attempt}, run {step.run.id[:8]} on {escape(str(step.run.environment.get('host', '?')))}[/]")
+
+
+def clock(length: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`."""
+    whole = round(length)
+    hours, minutes = f"{whole // 3600}:" if whole >= 3600 else "", whole // 60 % 60
+    return f"{hours}{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _near(path: str) -> str:
+    near = os.path.relpath(path)
+    return escape(path if near.startswith("..") else near)
+
+
+def next_commands(deliverables: Sequence[Deliverable], catalog: str, flags: Mapping[str, Any]) -> RenderableType:
+    """What one may want to do next."""
+    one = deliverables[0]
+    place = "".join(f" --{name} {_near(flags[name])}" for name in ("out", "state") if name in flags)
+    commands = [f"infinidub redo {escape(one.episode)} --lang {one.language} --line L0001 --text \"…\"{place}",
+                f"infinidub trace {_near(one.video)}{place}", f"infinidub serve{place}"]
+    commands += [f"infinidub status {_near(catalog)}{place}"] if catalog else []
+    return "[dim]Next:[/]\n" + "\n".join(f"  {command}" for command in commands)

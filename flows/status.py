@@ -1,0 +1,147 @@
+"""How far everything is: a row per episode and language, from what the ledger holds. Computes and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.jobs import Selected
+from flows.pipeline import EpisodeJob, Pipeline
+from flows.steps import SHARED, STAND_INS, STEPS
+from flows.wiring import Workspace
+from models.records import Plan, Record, Source
+from models.timebase import seconds
+from tasks.generate import generate_shot
+from tasks.history import Event, delivered, events
+from tasks.media import probe
+from tasks.plan import shards
+from tasks.step import NotDoneError, Q, R, Runner, Step, Work, find, lookup
+from tasks.store import writing
+
+
+class _SeenAllError(Exception):
+    """Everything but publishing was looked up."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One language of one episode."""
+
+    episode: str
+    language: str
+    steps: dict[str, str]
+    """Step → done, running, failed or waiting."""
+    trouble: Event | None
+    """The newest failure that was not made good."""
+    source: Source | None
+    plan: Plan | None
+
+    @property
+    def done(self) -> bool:
+        """Whether all is delivered."""
+        return all(state == "done" for state in self.steps.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as `status --json` prints it."""
+        return {"episode": self.episode, "language": self.language, "done": self.done, "steps": self.steps,
+                "failed": asdict(self.trouble) if self.trouble else None}
+
+
+def survey(space: Workspace, selected: Sequence[Selected]) -> list[Row]:
+    """A row for each selected episode and language."""
+    return [row for one in selected for row in _episode(space, one)]
+
+
+def _episode(space: Workspace, one: Selected) -> list[Row]:
+    job, shared = one.job, dict[str, Record]()
+    news, files = events(space.ledger, job.id), delivered(space.ledger, job.id)
+    try:
+        prepared = Pipeline(space, job, _remembering(shared), dry=True).prepare(_work(space, job))
+    except NotDoneError:
+        prepared = None
+    rows = []
+    for language in one.languages:
+        found = dict(shared)
+        if prepared is not None:
+            pipeline = Pipeline(space, job, _remembering(found), dry=True)
+            with suppress(NotDoneError, _SeenAllError):
+                pipeline.localize(_work(space, job, language), prepared, language)
+        names = {STAND_INS.get(name, name) for name in found}
+        paths = files.get(language, [])
+        if "inspect" in names and paths and all(Path(path).is_file() for path in paths):
+            names.add("publish")
+        rows.append(_row(job.id, language, names, news, found))
+    return rows
+
+
+def _row(episode: str, language: str, names: set[str], news: dict[tuple[str, str], Event],
+         found: dict[str, Record]) -> Row:
+    steps, trouble = {}, None
+    for step in STEPS:
+        key = "" if step in SHARED else language
+        event = next((news[key, name] for name in (step, *STAND_INS)
+                      if STAND_INS.get(name, name) == step and (key, name) in news), None)
+        steps[step] = "done" if step in names else {"cancelled": "waiting"}.get(event.outcome, event.outcome) \
+            if event else "waiting"
+        if steps[step] == "failed":
+            trouble = event
+    source, plan = found.get("ingest"), found.get("plan")
+    return Row(episode, language, steps, trouble, source if isinstance(source, Source) else None,
+               plan if isinstance(plan, Plan) else None)
+
+
+def forecast(space: Workspace, selected: Sequence[Selected]) -> list[dict[str, Any]]:
+    """What a run would do, as plain JSON; figures that only a step will know are None."""
+    return [_forecast(space, one.job, row) for one in selected for row in _episode(space, one)]
+
+
+def _forecast(space: Workspace, job: EpisodeJob, row: Row) -> dict[str, Any]:
+    steps = [step for step, state in row.steps.items() if state != "done"]
+    known: dict[str, Any] = {"shots": None, "shots_to_run": None, "generated_s": None, "passthrough_s": None}
+    length = float(row.source.frames / row.source.rate) if row.source else float(probe(job.video).duration or 0) or None
+    if row.plan is not None:
+        plan, work = row.plan, _work(space, job, row.language)
+        made = [shot for shot in plan.shots if shot.request]
+        generated = sum(shot.end - shot.start for shot in made)
+        known = {"shots": len(plan.shots),
+                 "shots_to_run": sum(find(work, generate_shot, s.request) is None for s in made if s.request),
+                 "generated_s": round(float(generated / plan.rate), 2),
+                 "passthrough_s": round(float((plan.frames - generated) / plan.rate), 2)}
+    if job.range:
+        length = min(length or seconds(job.range[1]), seconds(job.range[1])) - seconds(job.range[0])
+    return {"episode": row.episode, "language": row.language, "duration_s": length and round(length, 2),
+            "steps_to_run": steps, **known}
+
+
+def _work(space: Workspace, job: EpisodeJob, language: str = "") -> Work:
+    return space.work("", episode=job.id, language=language)
+
+
+def _remembering(found: dict[str, Record]) -> Runner:
+    def run(work: Work, what: Step[Q, R], request: Q) -> R:
+        found[what.name] = result = lookup(work, what, request)
+        if what.name == "inspect":
+            raise _SeenAllError
+        return result
+
+    return run
+
+
+def write_shards(space: Workspace, selected: Sequence[Selected], folder: Path) -> list[Path]:
+    """Write a SHARD.json for each dispatch list of missing shots, of languages that are planned."""
+    written = []
+    for one in selected:
+        for row in _episode(space, one):
+            work = _work(space, one.job, row.language)
+            requests = [shot.request for shot in row.plan.shots if shot.request] if row.plan else []
+            missing = {request.shot for request in requests if find(work, generate_shot, request) is None}
+            for shard in shards(row.plan, episode=row.episode, language=row.language,
+                                missing=missing) if row.plan else ():
+                path = folder / f"{shard.id}.json"
+                with writing(path) as partial:
+                    partial.write_text(shard.model_dump_json(indent=1), encoding="utf-8")
+                written.append(path)
+    return written

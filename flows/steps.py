@@ -1,0 +1,33 @@
+"""The steps by name, and what builds on what: for `redo`, `status` and progress displays."""
+
+from __future__ import annotations
+
+from models.errors import InputError
+
+SHARED = ("ingest", "shots", "transcribe", "speakers")
+PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
+STEPS = (*SHARED, *PER_LANGUAGE, "publish")
+STAND_INS = {"transcript": "transcribe", "dialogue": "synthesize"}
+"""Steps that take the place of another when a studio brings its own files."""
+BUILDS_ON = {
+    "ingest": (), "shots": ("ingest",), "transcribe": ("ingest",), "speakers": ("transcribe",),
+    "translate": ("speakers",), "synthesize": ("translate",), "mix": ("synthesize",),
+    "plan": ("shots", "synthesize"), "generate": ("plan",), "assemble": ("generate", "mix"), "inspect": ("assemble",),
+}
+
+
+def later_steps(first: str, language: str) -> dict[str, list[str]]:
+    """`first` and every step that builds on it, keyed by the language they are counted under ('' is shared).
+
+    Raises:
+        InputError: No such step; the message lists them.
+    """
+    if first not in BUILDS_ON:
+        raise InputError(f"no step is called {first!r}", where="--from", hint=f"There are: {', '.join(BUILDS_ON)}")
+    again = {first}
+    for step, needs in BUILDS_ON.items():
+        if again.intersection(needs):
+            again.add(step)
+    again |= {name for name, instead_of in STAND_INS.items() if instead_of in again}
+    shared = {*SHARED, "transcript"}
+    return {"": sorted(again & shared), language: sorted(again - shared)}

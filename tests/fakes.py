@@ -1,0 +1,154 @@
+"""Engines that cost nothing, for tests of what is around them; and a small episode that they understand.
+
+`python -m tests.fakes VERB …` is `infinidub` with these engines, for tests that need a process of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import yaml
+
+from models.engines import ENGINES
+from models.errors import EngineError
+from models.ports import EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
+from models.records import EngineRef
+
+RATE = 48_000
+SECONDS = 4
+SPOKEN = {"Good morning.": (0.4, 1.2), "The lamp is old.": (1.8, 2.6), "We go now.": (3.0, 3.7)}
+"""What is said in the episode, and when."""
+NAMES = {"recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
+         "shot-detector": "scenedetect", "face-detector": "dlib"}
+"""The fakes go by the names of the default engines."""
+
+
+class Fake:
+    """An engine that needs nothing."""
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        self.ref = ref
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        return ""
+
+
+class Recognizer(Fake):
+    def recognize(self, samples: Samples, language: str | None) -> Recognition:
+        if os.environ.get("FAKE_INTERRUPT"):  # Ctrl-C in the middle of a step
+            raise KeyboardInterrupt
+        return Recognition("en", 1.0, tuple(self._segment(text, *span) for text, span in SPOKEN.items()))
+
+    @staticmethod
+    def _segment(text: str, start: float, end: float) -> HeardSegment:
+        words = text.split()
+        edges = np.linspace(start, end, len(words) + 1)
+        heard = tuple(HeardWord(word, float(a), float(b), 0.99)
+                      for word, a, b in zip(words, edges, edges[1:], strict=False))
+        return HeardSegment(text, start, end, heard)
+
+
+class Diarizer(Fake):
+    def diarize(self, samples: Samples, speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:
+        return tuple(Turn(start, end, "A") for start, end in speech)
+
+
+class Translator(Fake):
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        return frozenset({("en", "es"), ("en", "fr"), ("en", "it")})
+
+    def translate(self, lines: Mapping[str, str], source: str, target: str,
+                  glossary: Mapping[str, str]) -> dict[str, str]:
+        if target == "it":
+            raise EngineError("the fake translator has no Italian today", hint="Try another")
+        return {key: f"{target} {text}" for key, text in lines.items()}
+
+
+class Synthesizer(Fake):
+    sample_rate = 24_000
+
+    def voices(self, language: str) -> tuple[Voice, ...]:
+        return (Voice("ana", language, "female"), Voice("bob", language, "male")) if language != "de" else ()
+
+    def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
+        return tone(0.06 * len(text) / speed, 300.0 if voice == "ana" else 150.0, self.sample_rate)
+
+
+class Cuts(Fake):
+    def cuts(self, video: Path) -> list[int]:
+        return [40]
+
+
+class Faces(Fake):
+    def detect(self, image: Image) -> list[tuple[int, int, int, int]]:
+        return [(60, 30, 60, 60)]
+
+
+def tone(seconds: float, pitch: float, rate: int) -> Samples:
+    """A voice of sorts: a buzz with soft edges."""
+    time = np.arange(round(seconds * rate)) / rate
+    edge = np.clip(np.minimum(time, seconds - time) / 0.01, 0, 1)
+    return np.asarray(0.3 * edge * np.sign(np.sin(2 * np.pi * pitch * time)) * np.cos(40 * time) ** 2, np.float32)
+
+
+def install() -> None:
+    """Put the fakes in the place of the default engines of this process."""
+    kinds = {"recognizer": "Recognizer", "diarizer": "Diarizer", "translator": "Translator",
+             "synthesizer": "Synthesizer", "shot-detector": "Cuts", "face-detector": "Faces"}
+    for port, kind in kinds.items():
+        ENGINES[port] = {**ENGINES[port], NAMES[port]: f"tests.fakes:{kind}"}
+    ENGINES["generator"] = {**ENGINES["generator"], "pulse": "tests.pulse:Pulse"}
+
+
+@functools.cache
+def episode_video() -> Path:
+    """Four seconds of numbered frames, and the three lines as buzzes."""
+    import ffmpeg
+
+    from tasks.media import run_ffmpeg, write_flac
+    from tests import clips
+
+    folder = Path(tempfile.mkdtemp(prefix="infinidub-fakes-"))
+    sound = np.zeros(SECONDS * RATE, np.float32)
+    for text, (start, end) in SPOKEN.items():
+        voice = tone(end - start, 120.0 + len(text), RATE)
+        sound[round(start * RATE):round(start * RATE) + len(voice)] = voice
+    write_flac(folder / "sound.flac", sound, RATE)
+    pictures = clips.pictures(Fraction(25), 25 * SECONDS)
+    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(pictures)).video, ffmpeg.input(str(folder / "sound.flac")).audio,
+                             str(folder / "episode.mp4"), vcodec="libx264", acodec="aac", pix_fmt="yuv420p", qp=18),
+               where="episode.mp4")
+    return folder / "episode.mp4"
+
+
+def series(folder: Path, episodes: int = 1, **fields: Any) -> Path:
+    """A catalog `fake` with copies of that video, in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, episodes + 1):
+        (folder / f"e{number}.mp4").write_bytes(episode_video().read_bytes())
+    catalog = {"series": "fake", "source_language": "en", "languages": ["es", "fr"],
+               "episodes": [{"id": f"e{n}", "video": f"e{n}.mp4"} for n in range(1, episodes + 1)]}
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog | fields))
+    return folder / "catalog.yaml"
+
+
+if __name__ == "__main__":
+    install()
+    from flows.cli import run_command
+
+    sys.exit(run_command(sys.argv[1:]))

@@ -20,11 +20,11 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from models.errors import InfrastructureError, InputError, SetupError
 from models.records import Record, Sha256
@@ -89,6 +89,13 @@ class Entry(Record):
     licence: str
     sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Source]
     files: dict[Annotated[str, AfterValidator(_file_name)], WeightFile]
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> Self:
+        for part in (part for file in self.files.values() for part in file.take):
+            if part.partition(":")[0] not in self.sources:
+                raise ValueError(f"{part!r} is taken from a source that is not listed")
+        return self
 
     @property
     def size(self) -> int:
@@ -172,10 +179,8 @@ class WeightStore:
                 (folder / STAMP).unlink(missing_ok=True)
                 raise SetupError("is missing or differs from what was locked", where=str(folder / file),
                                  hint=f"Get it again with: infinidub models pull {name}")
-        try:
+        with suppress(OSError):  # a read-only folder, as in an image, is hashed at every start
             (folder / STAMP).write_text(json.dumps(_stamp(folder, entry)))
-        except OSError:
-            return  # a read-only folder, as in an image, is hashed at every start
 
     def pull(self, name: str, report: Report = lambda _what, _done: None) -> Path:
         """Download `name` unless it is here already; goes on where an interrupted pull stopped.
@@ -313,7 +318,7 @@ def _member(path: Path, member: str) -> Iterator[IO[bytes]]:
                 if inner is None:
                     raise KeyError(member)
                 yield inner
-    except (KeyError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError) as error:
         raise SetupError(f"has no readable member {member!r}", where=path.name, hint="Correct models.lock") from error
 
 

@@ -48,7 +48,7 @@ class Ge2eOptions(Record):
     """What may be set."""
 
     model: str = "ge2e"
-    threshold: float = Field(default=0.62, gt=0, lt=1)
+    threshold: float = Field(default=0.65, gt=0, lt=1)
     """Mean cosine similarity from which stretches of speech are taken for one voice."""
     max_speakers: int = Field(default=0, ge=0)
     """No more voices than this; 0: as many as there seem to be."""

@@ -1,0 +1,108 @@
+"""Synthesizer: espeak-ng, run as a program. Any language, robotic, a hundred times faster than real time."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from models.errors import EngineError, InputError, SetupError
+from models.ports import EngineHome, Samples, Voice
+from models.records import EngineRef
+
+INSTALL = "the program espeak-ng is missing. Install it: sudo apt-get install espeak-ng"
+VARIANTS = {"f2": "female", "m3": "male", "f4": "female", "m1": "male", "f1": "female", "m7": "male", "f5": "female",
+            "m4": "male"}
+"""Voices of every language, best first, as alternating genders."""
+NAMES = {"en": "en-us", "fr": "fr-fr", "zh": "cmn", "no": "nb"}
+"""BCP-47 language → espeak's name of what most people mean by it."""
+WORDS_PER_MINUTE = 165
+TIMEOUT = 60
+"""Seconds for one line."""
+
+
+class Espeak:
+    """The explicit fast choice. Voices are variants ('f2', 'm3' …)."""
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    sample_rate = 22_050
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        """Takes no options and nothing of its home."""
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None: its data come with the program."""
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """Whether the program is there."""
+        return "" if shutil.which("espeak-ng") else INSTALL
+
+    @classmethod
+    def speaks(cls, language: str) -> bool:
+        """Whether it has the language, as far as can be told without weights."""
+        return not cls.missing({}) and bool(espeak_name(language))
+
+    def voices(self, language: str) -> tuple[Voice, ...]:
+        """The same variants in every language."""
+        return tuple(Voice(name, language, gender) for name, gender in VARIANTS.items()) \
+            if espeak_name(language) else ()
+
+    def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
+        """Voice `text` at 22,050 Hz → (N,) (see `models.ports.Synthesizer`)."""
+        import soundfile
+
+        name = espeak_name(language)
+        if not name or voice not in VARIANTS:
+            raise InputError(f"espeak has no voice {voice!r} for {language}", hint=f"There are: {', '.join(VARIANTS)}")
+        rate = str(round(WORDS_PER_MINUTE * speed))
+        data = run_espeak(["-v", f"{name}+{voice}", "-s", rate, "--stdin", "--stdout"], text)
+        samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+        if not samples.size or float(np.abs(samples).max()) < 1e-3:
+            raise EngineError("espeak-ng said nothing", where=text[:40])
+        return np.asarray(samples, np.float32)
+
+
+def run_espeak(arguments: Sequence[str], text: str) -> bytes:
+    """Run espeak-ng on `text` (given on its standard input) and return what it prints.
+
+    Raises:
+        SetupError: The program is missing.
+        EngineError: It failed.
+    """
+    try:
+        command = ["espeak-ng", *arguments]
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=TIMEOUT,
+                              check=False)
+    except FileNotFoundError:
+        raise SetupError(INSTALL) from None
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"espeak-ng did not finish within {TIMEOUT} s", where=text[:40]) from error
+    if done.returncode:
+        raise EngineError(f"espeak-ng failed: {done.stderr.decode(errors='replace').strip()[-200:]}", where=text[:40])
+    return done.stdout
+
+
+@cache
+def espeak_languages() -> frozenset[str]:
+    """Espeak's names of the languages it speaks, lower case."""
+    listed = run_espeak(["--voices"], "").decode(errors="replace")
+    return frozenset(match[1].lower() for match in re.finditer(r"^\s*\d+\s+(\S+)", listed, re.MULTILINE))
+
+
+def espeak_name(language: str) -> str:
+    """Espeak's name of a BCP-47 language, the nearest region; '' when it does not speak it."""
+    tag = language.lower()
+    primary = tag.partition("-")[0]
+    for name in (tag, NAMES.get(primary, primary), primary):
+        if name in espeak_languages():
+            return name
+    return ""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.timebase import CLOCK
-from tasks.levels import Sound, Span
+from tasks.levels import Sound, Span, blend
 
 WINDOW, HOP = 1024, 512
 SHORTEST, LONGEST = CLOCK // 4, 2 * CLOCK
@@ -56,7 +56,7 @@ def pauses(spoken: Iterable[Span], length: int) -> Iterator[Span]:
 
 def measure(sound: Sound, at: int) -> Anchor:
     """The steady part of a pause's sound (n, 2 | 6), n ≥ WINDOW."""
-    turned = sound @ TURN[sound.shape[1]]
+    turned = blend(sound, TURN[sound.shape[1]])
     frames = np.lib.stride_tricks.sliding_window_view(turned, WINDOW, axis=0)[::HOP]  # (F, C, WINDOW)
     shape = np.hanning(WINDOW)
     power = np.abs(np.fft.rfft(frames * shape, axis=2)) ** 2 / (shape**2).sum()
@@ -85,7 +85,7 @@ class Ambience:
         for number in range(len(self._anchors))[near]:
             weight = np.interp(np.arange(start, start + count), *self._share(number))
             block += np.sqrt(weight, dtype=np.float32, casting="same_kind")[:, None] * self._noise(number, start, count)
-        return block @ TURN[channels]
+        return blend(block, TURN[channels])
 
     def _share(self, number: int) -> tuple[list[int], list[float]]:
         """An anchor's part in the whole: all at its place, none at its neighbours', all beyond the last ones."""

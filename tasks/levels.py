@@ -47,12 +47,17 @@ def layout_of(channels: int) -> int:
     return 6 if channels >= 6 else 2
 
 
+def blend(block: Sound, weights: Sound) -> Sound:
+    """Channels (n, C) into others (n, D) by weights (C, D); for so few channels far faster than `@`."""
+    return np.asarray(np.einsum("nc,cd->nd", block, weights), np.float32)
+
+
 def to_layout(block: Sound, channels: int) -> Sound:
     """Bring a block (n, 1 … 8) to stereo or 5.1 (n, `channels`)."""
     roles = ROLES[block.shape[1]]
     if len(roles) == channels:
         return block
-    return block @ np.array([FOLD[channels][role] for role in roles], np.float32)
+    return blend(block, np.array([FOLD[channels][role] for role in roles], np.float32))
 
 
 def centre(dialogue: NDArray[np.float32], channels: int) -> Sound:

@@ -153,17 +153,17 @@ def test_what_is_right_is_not_touched_nor_read_again(work: Work, given: dict[str
     assert not said
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_deleted_file_is_restored(work: Work, given: dict[str, Any], said: list[str], name: str) -> None:
+def test_deleted_files_are_restored(work: Work, given: dict[str, Any], said: list[str]) -> None:
     publish(work, **given)
-    path = folder_of(given) / name
-    digest = hash_file(path)
-    path.unlink()
-    before = stats(folder_of(given))
-    publish(work, **given)
-    assert hash_file(path) == digest
-    assert any(name in text and "was deleted" in text for text in said)
-    assert {n: s for n, s in stats(folder_of(given)).items() if n != name} == before
+    for path in sorted(folder_of(given).iterdir()):
+        digest = hash_file(path)
+        path.unlink()
+        before = stats(folder_of(given))
+        publish(work, **given)
+        assert hash_file(path) == digest
+        assert path.name in said[-1]
+        assert "was deleted" in said[-1]
+        assert {n: s for n, s in stats(folder_of(given)).items() if n != path.name} == before
 
 
 def test_a_changed_file_is_restored_and_told(work: Work, given: dict[str, Any], said: list[str]) -> None:
@@ -193,12 +193,13 @@ def test_a_file_touched_but_not_changed_stays(work: Work, given: dict[str, Any],
     assert not any("restored" in text for text in said)
 
 
-@pytest.mark.parametrize("episode", ["../x", "a/../../x", "/etc/x", "a//b", "", ".infinidub/x", "a\\b", "a\0b", "a/.."])
-def test_ids_that_leave_the_folder_are_refused(work: Work, given: dict[str, Any], episode: str) -> None:
-    with pytest.raises(InputError, match="leads out of the output folder"):
-        publish(work, **{**given, "episode": episode})
+def test_ids_that_leave_the_folder_are_refused(work: Work, given: dict[str, Any]) -> None:
+    for episode in ("../x", "a/../../x", "/etc/x", "a//b", "", ".infinidub/x", "a\\b", "a\0b", "a/.."):
+        with pytest.raises(InputError, match="leads out of the output folder"):
+            publish(work, **{**given, "episode": episode})
     with pytest.raises(InputError, match="leads out of the output folder"):
         publish(work, **{**given, "language": "../../x"})
+    assert not given["out"].exists()
 
 
 def test_a_link_out_of_the_folder_is_refused(work: Work, given: dict[str, Any], tmp_path: Path) -> None:

@@ -109,12 +109,13 @@ def _timed_cues(text: str, kind: Format, where: str) -> Iterator[Cue]:
     """A line of times begins a cue; its text lasts until the next one (in WebVTT until an empty line)."""
     cue: Cue | None = None
     body: list[str] = []
-    skipping = False
+    skipping, count = False, 0
     for number, line in enumerate([*text.split("\n"), "00:00:00,000 --> 00:00:00,000"], 1):
         times = TIMING.match(line)
         if times:
+            count += 1
             if cue:
-                yield replace(cue, text="\n".join(_without_index(body)))
+                yield replace(cue, text="\n".join(_without_index(body, count)))
             cue, body, skipping = Cue(*_span(times, f"{where}, line {number}"), "", line=number), [], False
         elif "-->" in line:
             raise InputError(f"not a pair of times: {line.strip()[:60]!r}", where=f"{where}, line {number}",
@@ -125,11 +126,13 @@ def _timed_cues(text: str, kind: Format, where: str) -> Iterator[Cue]:
             body.append(line)
 
 
-def _without_index(body: list[str]) -> list[str]:
-    """Text without the number that belongs to the next cue, and without blank lines."""
-    lines = [line for line in body if line.strip()]
-    ends_blank = len(body) > 1 and not body[-2].strip()
-    return lines[:-1] if lines and ends_blank and lines[-1].strip().isdigit() and body[-1].strip() else lines
+def _without_index(body: list[str], count: int) -> list[str]:
+    """Text without blank lines, and without the number of the next cue, which is the `count`-th (from 0 or 1)."""
+    lines = [line.strip() for line in body if line.strip()]
+    if lines and lines[-1].isdigit() and body[-1].strip():
+        alone = len(body) > 1 and not body[-2].strip()
+        return lines[:-1] if alone or lines[-1] in {str(count), str(count - 1)} else lines
+    return lines
 
 
 def _span(found: re.Match[str], where: str) -> tuple[int, int]:

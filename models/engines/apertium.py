@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from models.engines.apertium_text import (
     Names,
@@ -22,9 +22,10 @@ from models.engines.apertium_text import (
     split_sentences,
     unmark,
 )
+from models.engines.options import read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 DIRECT = {("en", "es"): "eng-spa", ("en", "ca"): "eng-cat", ("en", "gl"): "en-gl", ("es", "en"): "spa-eng",
           ("ca", "en"): "cat-eng", ("ca", "fr"): "cat-fra", ("ca", "it"): "cat-ita", ("ca", "pt"): "cat-por",
@@ -44,20 +45,25 @@ TIMEOUT = 120
 """Seconds for one batch."""
 
 
+class ApertiumOptions(Record):
+    """What may be set."""
+
+    pivot: Literal["cat", "spa"] = "cat"
+    """The language between English and French, Italian or Portuguese."""
+
+
 class Apertium:
-    """Option `pivot` ('cat', 'spa'): the language between English and French, Italian or Portuguese."""
+    """The installed program and its language pairs."""
 
     CONNECTION: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
-        self._pivot = str(ref.options.get("pivot", "cat"))
-        if self._pivot not in THROUGH:
-            raise InputError(f"there is no pivot {self._pivot!r}", where="translator apertium",
-                             hint=f"There are: {', '.join(THROUGH)}")
+        self._pivot = read_options(ApertiumOptions, ref.name, ref.options).pivot
 
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """None: its dictionaries come with the Debian packages."""
+        read_options(ApertiumOptions, "apertium", options)
         return ()
 
     @classmethod

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from models.engines.options import read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome, Samples, Voice
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 INSTALL = "the program espeak-ng is missing. Install it: sudo apt-get install espeak-ng"
 VARIANTS = {"f2": "female", "m3": "male", "f4": "female", "m1": "male", "f1": "female", "m7": "male", "f5": "female",
@@ -39,6 +40,7 @@ class Espeak:
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """None: its data come with the program."""
+        read_options(Record, "espeak", options)
         return ()
 
     @classmethod

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.espeak import INSTALL, run_espeak
+from models.engines.options import read_options
 from models.errors import EngineError, InputError
 from models.onset import trim
 from models.ports import EngineHome, Samples, Voice
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 MODEL = "kokoro-v1.0.int8.onnx"
 LANGUAGES = {"a": ("en-US", "en-us"), "b": ("en-GB", "en-gb"), "e": ("es", "es"), "f": ("fr", "fr-fr"),
@@ -75,6 +76,7 @@ class Kokoro:
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Model and voices."""
+        read_options(Record, "kokoro", options)
         return ("kokoro",)
 
     @classmethod

@@ -1,0 +1,182 @@
+"""Translator: a CTranslate2 model in a local folder (MADLAD, NLLB, OPUS-MT …) with its tokenizer beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from models.engines.apertium_text import split_sentences
+from models.engines.local_weights import checked_path
+from models.engines.options import read_options
+from models.errors import EngineError, InputError, SetupError
+from models.ports import EngineHome
+from models.records import EngineRef, Record
+
+SOURCE_MODELS = ("source.spm", "spiece.model", "sentencepiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+TARGET_MODELS = ("target.spm", *SOURCE_MODELS[1:])
+END = "</s>"
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue"})
+FLORES = {"ara": "arb", "fas": "pes", "lav": "lvs", "nor": "nob", "swa": "swh", "aze": "azj",
+          "uzb": "uzn", "mon": "khk", "mlg": "plt", "sqi": "als", "msa": "zsm", "pus": "pbt", "ori": "ory",
+          "nep": "npi", "yid": "ydd"}
+"""ISO 639-3 macro-language → the member that NLLB's FLORES codes name."""
+BATCH = 32
+LONGEST = 512
+"""Tokens of a sentence."""
+
+
+class CTranslate2Options(Record):
+    """What may be set."""
+
+    path: str = ""
+    """The folder."""
+    sha256: str = ""
+    """Of its model.bin."""
+    style: Literal["madlad", "nllb", "opus"] = "madlad"
+    """How the model is told the languages: by a token before the source, by one before either, or not at all."""
+    beam_size: int = Field(default=4, ge=1, le=20)
+    compute_type: str = "default"
+    """CTranslate2's arithmetic."""
+
+
+class CTranslate2:
+    """A model by its folder."""
+
+    CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        self._options = read_options(CTranslate2Options, ref.name, ref.options, home.connection)
+        self._folder = checked_path(ref, home, "model.bin")
+        self._home = home
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None by name: the folder is the user's."""
+        read_options(CTranslate2Options, "ctranslate2", options)
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """Whether the library is there."""
+        return "" if find_spec("ctranslate2") else ("the library ctranslate2 is missing. Install it: "
+                                                    "pip install ctranslate2")
+
+    def pairs(self) -> None:
+        """What a model can do is not written in its folder."""
+
+    def translate(self, lines: Mapping[str, str], source: str, target: str,
+                  glossary: Mapping[str, str]) -> dict[str, str]:
+        """Translate each line, sentence by sentence; a glossary cannot be forced on these models.
+
+        Raises:
+            InputError: The model has no token for a language.
+            EngineError: A line came back empty.
+        """
+        parts = [(key, sentence) for key, line in lines.items() for sentence in split_sentences(line)]
+        before, prefix = self._language_tokens(source, target)
+        tokens = [[*before, *self._encode(sentence)[:LONGEST], *self._after] for _, sentence in parts]
+        answers = self._translator.translate_batch(
+            tokens, target_prefix=[prefix] * len(tokens) if prefix else None, beam_size=self._options.beam_size,
+            max_batch_size=BATCH, max_decoding_length=LONGEST)
+        found: dict[str, list[str]] = {key: [] for key in lines}
+        for (key, _), answer in zip(parts, answers, strict=True):
+            found[key].append(self._decode([t for t in answer.hypotheses[0] if t not in {*prefix, END, "<unk>"}]))
+        joint = "" if target.partition("-")[0] in UNSPACED else " "
+        done = {key: joint.join(filter(None, texts)) for key, texts in found.items()}
+        empty = [key for key, text in done.items() if lines[key].strip() and not text]
+        if empty:
+            raise EngineError("the model returned nothing", where=", ".join(empty))
+        return done
+
+    def _language_tokens(self, source: str, target: str) -> tuple[list[str], list[str]]:
+        """Tokens that begin the source, and those that begin the target."""
+        if self._options.style == "opus":
+            return [], []
+        if self._options.style == "madlad":
+            return [self._known(f"<2{target.partition('-')[0].lower()}>", target)], []
+        return [self._known(flores(source), source)], [self._known(flores(target), target)]
+
+    def _known(self, token: str, language: str) -> str:
+        if token not in self._vocabulary:
+            raise InputError(f"the model does not know {language} ({token})", where=str(self._folder))
+        return token
+
+    @cached_property
+    def _vocabulary(self) -> frozenset[str]:
+        for name in ("shared_vocabulary.json", "source_vocabulary.json"):
+            if (self._folder / name).exists():
+                return frozenset(_json(self._folder / name))
+        for name in ("shared_vocabulary.txt", "source_vocabulary.txt"):
+            if (self._folder / name).exists():
+                return frozenset((self._folder / name).read_text(encoding="utf-8").splitlines())
+        raise InputError("no vocabulary lies in the model's folder", where=str(self._folder))
+
+    @cached_property
+    def _after(self) -> list[str]:
+        """The end token, where the model does not add it to the source itself."""
+        config = self._folder / "config.json"
+        adds = config.exists() and dict(_json(config)).get("add_source_eos", False)
+        return [] if adds else [END]
+
+    @cached_property
+    def _translator(self) -> Any:
+        import ctranslate2
+
+        try:
+            return ctranslate2.Translator(str(self._folder), device=self._home.device,
+                                          compute_type=self._options.compute_type, intra_threads=self._home.threads)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"is no CTranslate2 translation model ({error})", where=str(self._folder)) from error
+
+    @cached_property
+    def _encode(self) -> Callable[[str], list[str]]:
+        return self._tokenizer("encode", SOURCE_MODELS)
+
+    @cached_property
+    def _decode(self) -> Callable[[Sequence[str]], str]:
+        return self._tokenizer("decode", TARGET_MODELS)
+
+    def _tokenizer(self, what: Literal["encode", "decode"], names: Sequence[str]) -> Callable[[Any], Any]:
+        """One direction of the tokenizer: tokenizer.json, else a SentencePiece model."""
+        if (self._folder / "tokenizer.json").exists():
+            from tokenizers import Tokenizer
+
+            fast = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+            if what == "encode":
+                return lambda text: list(fast.encode(text, add_special_tokens=False).tokens)
+            return lambda tokens: str(fast.decoder.decode(list(tokens)) if fast.decoder else "".join(tokens)).strip()
+        file = next((self._folder / name for name in names if (self._folder / name).exists()), None)
+        if file is None:
+            raise InputError("no tokenizer lies beside the model (tokenizer.json, or one of " + ", ".join(names) + ")",
+                             where=str(self._folder))
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError:
+            raise SetupError("the library sentencepiece is missing", where="translator ctranslate2",
+                             hint="Install it: pip install sentencepiece") from None
+        pieces = SentencePieceProcessor(model_file=str(file))
+        if what == "encode":
+            return lambda text: list(pieces.encode(text, out_type=str))
+        return lambda tokens: str(pieces.decode(list(tokens))).strip()
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"is no JSON ({error})", where=str(path)) from error
+
+
+def flores(language: str) -> str:
+    """BCP-47 → NLLB's name of a language, e.g. 'es-419' → 'spa_Latn'."""
+    import langcodes
+
+    full = langcodes.get(language).maximize()
+    code = full.to_alpha3()
+    return f"{FLORES.get(code, code)}_{full.script or 'Latn'}"

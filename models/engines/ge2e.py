@@ -29,8 +29,8 @@ WINDOW, HOP, MELS = 400, 160, 40
 PARTIAL, PARTIAL_HOP = 160, 40
 """Mel frames that the encoder was trained on (1.6 s), and between two of its looks at a longer stretch."""
 BATCH = 64
-LOUDNESS_DBFS = -30.0
-"""Quieter stretches are raised to this before they are looked at, as in training."""
+LOUDNESS_DBFS = -24.0
+"""Level to which every stretch is brought: the bands are not logarithmic, so loudness would pass for voice."""
 
 LONGEST = 2.4
 """Seconds of speech that get one label."""
@@ -48,7 +48,7 @@ class Ge2eOptions(Record):
     """What may be set."""
 
     model: str = "ge2e"
-    threshold: float = Field(default=0.65, gt=0, lt=1)
+    threshold: float = Field(default=0.64, gt=0, lt=1)
     """Mean cosine similarity from which stretches of speech are taken for one voice."""
     max_speakers: int = Field(default=0, ge=0)
     """No more voices than this; 0: as many as there seem to be."""
@@ -107,7 +107,7 @@ class Ge2e:
 
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            mel = self._mel(torch.from_numpy(_raised(samples)))  # (F, 40)
+            mel = self._mel(torch.from_numpy(_levelled(samples)))  # (F, 40)
             last = max(0, len(mel) - PARTIAL)
             starts = [*range(0, last, PARTIAL_HOP), last]
             looks = [self._look(torch.stack([mel[s:s + PARTIAL] for s in starts[i:i + BATCH]]))
@@ -156,9 +156,9 @@ def _from_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return hertz
 
 
-def _raised(samples: Samples) -> Samples:
+def _levelled(samples: Samples) -> Samples:
     level = 10 * np.log10(float(np.mean(samples.astype(np.float64) ** 2)) + 1e-12)
-    return np.asarray(samples * 10 ** (max(0.0, LOUDNESS_DBFS - level) / 20), np.float32)
+    return np.asarray(samples * 10 ** ((LOUDNESS_DBFS - level) / 20), np.float32)
 
 
 def _parts(span: tuple[float, float], length: float) -> Iterator[tuple[float, float]]:

@@ -92,6 +92,9 @@ def ingest(work: Work, request: IngestRequest) -> Source:
             mended = Path(folder) / "video.mp4"
             width, height = _mend(work, path, mended, cut, first, _playable(video.color))
             kept = work.store.put_file(mended, "video/mp4")
+        else:
+            with FrameReader(path) as reader:
+                reader.picture(cut.end - 1)
         flac = Path(folder) / "audio.flac"
         channels = _take_sound(path, flac, first, frame_to_ticks(cut.start, cut.rate), length)
         audio = work.store.put_file(flac, "audio/flac")

@@ -62,7 +62,8 @@ def source_input(path: Path, **options: Any) -> Any:
     return ffmpeg.input(f"file:{path}", protocol_whitelist="file,pipe", format_whitelist=CONTAINERS, **options)
 
 
-def run_ffmpeg(output: Any, *, where: str, data: bytes | None = None, level: str = "error") -> tuple[bytes, str]:
+def run_ffmpeg(output: Any, *, where: str, data: bytes | None = None, level: str = "error",
+               folder: Path | None = None) -> tuple[bytes, str]:
     """Run ffmpeg.
 
     Args:
@@ -70,6 +71,7 @@ def run_ffmpeg(output: Any, *, where: str, data: bytes | None = None, level: str
         where: The file it is about, for errors.
         data: What it reads from its standard input, if it does.
         level: Its log level.
+        folder: Where it runs: relative names of files count from there.
 
     Returns:
         Its standard output and what it logged.
@@ -86,7 +88,7 @@ def run_ffmpeg(output: Any, *, where: str, data: bytes | None = None, level: str
     command = [program, "-hide_banner", *settings, *output.get_args()]
     try:
         done = subprocess.run(command, input=data, stdin=subprocess.DEVNULL if data is None else None,
-                              capture_output=True, timeout=FFMPEG_TIMEOUT, check=False)
+                              cwd=folder, capture_output=True, timeout=FFMPEG_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
         raise MediaError(f"ffmpeg did not finish within {FFMPEG_TIMEOUT} s", where=where) from error
     log = done.stderr.decode(errors="replace")

@@ -131,6 +131,10 @@ def audio_blocks(path: Path, *, rate: int = CLOCK, channels: int | None = None, 
             container.seek(int((origin - 1) / track.time_base), stream=track)
         pieces = _resampled(_placed(_decoded(container, track, layout), native, origin), layout, native, rate)
         count = None if length is None else round(Fraction(length * rate, CLOCK))
+        if length is None and "mp4" in container.format.name and track.duration:
+            # The edit list ends the track in the middle of its last packet, which the decoder does not know.
+            over = ((track.start_time or 0) + track.duration) * track.time_base
+            count = max(0, round((over - origin) * rate) - round(Fraction(lead * rate, CLOCK)))
         yield from _blocks(pieces, block, round(Fraction(lead * rate, CLOCK)), count)
 
 

@@ -142,6 +142,13 @@ def test_sound_is_heard_at_its_time(options, name):
     assert later == pytest.approx([0.5, 1.5], abs=0.0005)
 
 
+def test_a_track_ends_where_its_edit_list_says():
+    path = clips.clip("aac.mp4", frames=75, acodec="aac")
+    assert len(clips.sound_of(path)) == 144_000
+    assert len(clips.sound_of(path, start=100_000)) == 44_000
+    assert len(media.read_audio(path, rate=16_000)) == 48_000
+
+
 def test_parts_of_a_flac_are_exact(tmp_path):
     samples = np.random.default_rng(0).integers(-2**23, 2**23, (300_000, 2)) / np.float64(2**23)
     samples = samples.astype(np.float32)

@@ -1,0 +1,335 @@
+"""Assemble: exact frames, sound to the millisecond, subtitles that can be read, the same bytes twice."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import EngineError, InputError
+from models.records import (
+    Artifact,
+    Chapter,
+    Clip,
+    Clips,
+    ColorTags,
+    EngineRef,
+    Loudness,
+    Mix,
+    Placement,
+    Plan,
+    PlannedShot,
+    ShotRequest,
+    Source,
+    Speech,
+    SpokenLine,
+)
+from models.timebase import CLOCK, frame_to_ticks
+from tasks import media
+from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
+from tasks.captions import ROWS, WIDTH, cues, srt, vtt
+from tasks.compose import feather, in_between
+from tasks.ingest import IngestRequest, ingest
+from tasks.step import Work, perform
+from tests import clips
+
+NOTHING = Artifact(sha256="0" * 64, size=0, media_type="audio/flac")
+TWO = (("passthrough", 0, 20), ("generate", 20, 50), ("passthrough", 50, 60))
+
+
+def source_of(work: Work, path: Path) -> Source:
+    return perform(work, ingest, IngestRequest(original=work.store.put_file(path, "video/mp4")))
+
+
+def planned(work: Work, source: Source, shots=(), language="es") -> Plan:
+    made = []
+    for number, (kind, start, end) in enumerate(shots or (("passthrough", 0, source.frames),), 1):
+        name = f"S{number:04d}"
+        request = ShotRequest(shot=name, source=source.video, start=start, end=end, width=source.width,
+                              height=source.height, rate=source.rate, tracks=(), generator=EngineRef(name="files"))
+        made.append(PlannedShot(shot=name, start=start, end=end, kind=kind, reason="test",
+                                request=request if kind == "generate" else None))
+    return Plan(language=language, frames=source.frames, rate=source.rate, shots=tuple(made))
+
+
+def clip_of(work: Work, images: list, placement: Placement, shot="S0002", rate=Fraction(25)) -> Clip:
+    height, width = images[0].shape[:2]
+    path = work.scratch / f"{shot}.mkv"
+    with media.FrameWriter(path, width, height, rate) as writer:
+        for image in images:
+            writer.write(image)
+    video = work.store.put_file(path, "video/x-matroska")
+    path.unlink()
+    return Clip(shot=shot, video=video, frames=len(images), width=width, height=height, placement=placement, chunks=1)
+
+
+def mixed(work: Work, source: Source, language="es", at=0.0, channels=2) -> Mix:
+    """A dub with a click at every full second plus `at`."""
+    length = frame_to_ticks(source.frames, source.rate)
+    samples = np.zeros((length, channels), np.float32)
+    samples[round(at * CLOCK)::CLOCK] = 0.9
+    path = work.scratch / "mix.flac"
+    media.write_flac(path, samples)
+    sound = work.store.put_file(path, "audio/flac")
+    path.unlink()
+    return Mix(language=language, mix=sound, dialogue=sound, bed=sound, bed_kind="ducked", gain_db=0,
+               loudness=Loudness(integrated_lufs=-23, true_peak_dbtp=-1))
+
+
+def line(number: int, start: int, end: int, text: str) -> SpokenLine:
+    return SpokenLine(id=f"L{number:04d}", speaker="A", voice="v", text=text, audio=NOTHING, start=start,
+                      length=end - start, slot=(start, end), planned=(start, end), natural=end - start, stretch=1.0)
+
+
+def asked(work: Work, source: Source, shots=(), made=(), **options) -> AssembleRequest:
+    speech = Speech(language="es", lines=(line(1, CLOCK // 2, CLOCK, "¿Quién enciende el faro?"),
+                                          line(2, CLOCK, 3 * CLOCK // 2, "Yo <b>misma</b>.")))
+    return AssembleRequest(**{"source": source, "plan": planned(work, source, shots), "clips": Clips(clips=made),
+                              "mix": mixed(work, source, at=0.25), "speech": speech, "source_language": "en",
+                              "language": "es", "title": "Harbor Lights", **options})
+
+
+def tracks(path: Path) -> list[tuple[str, str, bool]]:
+    with av.open(str(path)) as container:
+        return [(s.type, s.language, bool(s.disposition & av.stream.Disposition.default))
+                for s in container.streams if s.type != "data"]
+
+
+def exact(work: Work, source: Source, path: Path) -> None:
+    """What holds of every delivered file."""
+    video = media.probe(path).video
+    assert (media.frame_count(path), video.rate, video.start) == (source.frames, source.rate, 0)
+    assert (video.width, video.height, video.pix_fmt) == (source.width, source.height, "yuv420p")
+    length = frame_to_ticks(source.frames, source.rate)
+    with av.open(str(path)) as container:
+        shown = float(source.frames / source.rate)
+        assert container.duration / av.time_base == pytest.approx(shown, abs=float(1 / source.rate))
+        for stream in container.streams.audio:
+            assert stream.start_time == 0
+            assert abs(stream.duration * stream.time_base * CLOCK - length) <= 1
+            heard = sum(len(b) for b in media.audio_blocks(path, stream=stream.index))
+            assert abs(heard - length) <= 1
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(255 ** 2 / max(np.mean((one.astype(float) - other) ** 2), 1e-9))
+
+
+def yuv(path: Path, start: int, end: int) -> list[np.ndarray]:
+    with media.FrameReader(path) as reader:
+        return [picture.to_ndarray() for picture in reader.pictures(start, end)]
+
+
+@pytest.mark.parametrize("rate", clips.RATES, ids=str)
+def test_an_unchanged_picture_is_copied(work, rate):
+    path = clips.clip(f"rate-{rate.numerator}.mkv", rate=rate, frames=int(rate * 2))
+    source = source_of(work, path)
+    done = perform(work, assemble, asked(work, source))
+    episode = work.store.path(done.video)
+    exact(work, source, episode)
+    assert (done.video_copied, done.generated_frames, done.frames) == (True, 0, source.frames)
+    assert all((a == b).all() for a, b in zip(yuv(path, 0, source.frames), yuv(episode, 0, source.frames), strict=True))
+    assert tracks(episode) == [("video", "und", True), ("audio", "spa", True), ("audio", "eng", False),
+                               ("subtitle", "spa", False)]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_sound_begins_with_the_picture(work, channels):
+    source = source_of(work, clips.clip(f"sound-{channels}.mp4", channels=channels))
+    request = asked(work, source, mix=mixed(work, source, at=0.25, channels=channels))
+    episode = work.store.path(perform(work, assemble, request).video)
+    exact(work, source, episode)
+    for index, expected in ((1, [0.25, 1.25, 2.25]), (2, [0, 1, 2])):
+        heard = np.concatenate(list(media.audio_blocks(episode, stream=index)))
+        assert heard.shape[1] == channels
+        assert clips.click_times(heard[:, 0]) == pytest.approx(expected, abs=0.0005)
+
+
+def test_a_late_picture_is_copied_to_zero(work):
+    path = clips.FOLDER / "assemble-later.mp4"
+    given_clip = clips.clip("sound-2.mp4", channels=2)
+    inputs = [media.ffmpeg.input(str(given_clip), itsoffset=0.4).video, media.ffmpeg.input(str(given_clip)).audio]
+    media.run_ffmpeg(media.ffmpeg.output(*inputs, str(path), c="copy"), where="x")
+    source = source_of(work, path)
+    episode = work.store.path(perform(work, assemble, asked(work, source)).video)
+    exact(work, source, episode)
+    heard = np.concatenate(list(media.audio_blocks(episode, stream=2)))
+    assert clips.click_times(heard[:, 0]) == pytest.approx([0.6, 1.6], abs=0.0005)
+
+
+def test_generated_shots_replace_the_frame_and_others_stay(work):
+    source = source_of(work, clips.clip("assembled.mp4", **{"color_primaries": "bt709", "color_trc": "bt709",
+                                                            "colorspace": "bt709", "color_range": "tv"}))
+    half = [clips.numbered(1000 + n)[::2, ::2].copy() for n in range(30)]
+    made = clip_of(work, half, Placement(x=0, y=0, width=192, height=128))
+    done = perform(work, assemble, asked(work, source, TWO, (made,)))
+    episode = work.store.path(done.video)
+    exact(work, source, episode)
+    assert (done.video_copied, done.generated_frames) == (False, 30)
+    assert media.probe(episode).video.color == source.color == ColorTags(primaries="bt709", transfer="bt709",
+                                                                         matrix="bt709", range="tv")
+    assert clips.numbers_in(episode, 0, 60) == [*range(20), *range(1020, 1050)][:20] + [
+        1000 + n for n in range(30)] + list(range(50, 60))
+    before, after = yuv(work.store.path(source.video), 0, 60), yuv(episode, 0, 60)
+    worst = min(psnr(before[n], after[n]) for n in [*range(20), *range(50, 60)])
+    assert worst >= 42
+
+
+def test_a_small_placement_leaves_the_rest_untouched(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    grey = [np.full((40, 48, 3), 200, np.uint8)] * 30
+    made = clip_of(work, grey, Placement(x=63, y=41, width=81, height=61))
+    episode = work.store.path(perform(work, assemble, asked(work, source, TWO, (made,), crf=4)).video)
+    with media.FrameReader(episode) as after, media.FrameReader(work.store.path(source.video)) as before:
+        one, other = before.frame(35).astype(int), after.frame(35).astype(int)
+    assert np.abs(other[50:93, 72:135] - 200).max() <= 8
+    outside = np.ones(one.shape[:2], bool)
+    outside[36:107, 58:149] = False
+    assert np.abs(one - other)[outside].mean() < 1.5
+    assert clips.numbers_in(episode, 0, 60) == list(range(60))
+
+
+def test_fast_pictures_get_in_between_frames(work):
+    source = source_of(work, clips.clip("fast.mp4", rate=Fraction(50), frames=41))
+    images = [np.full((128, 192, 3), 40 + 10 * n, np.uint8) for n in range(11)]
+    made = clip_of(work, images, Placement(x=0, y=0, width=192, height=128), rate=Fraction(25))
+    shots = (("passthrough", 0, 20), ("generate", 20, 41))
+    episode = work.store.path(perform(work, assemble, asked(work, source, shots, (made,))).video)
+    exact(work, source, episode)
+    with media.FrameReader(episode) as reader:
+        levels = [int(reader.frame(n).mean().round()) for n in range(20, 41)]
+    assert levels == pytest.approx([40 + 5 * n for n in range(21)], abs=2)
+
+
+@pytest.mark.parametrize(("frames", "divisor"), [(7, 1), (7, 2), (8, 2), (1, 2), (9, 4)])
+def test_in_between_frames_are_weighted_means(frames, divisor):
+    images = [np.full((2, 2, 3), 100 + 8 * n, np.uint8) for n in range(frames)]
+    shown = [int(image[0, 0, 0]) for image in in_between(iter(images), divisor)]
+    last = 100 + 8 * (frames - 1)
+    assert shown == [min(last, 100 + 8 * n // divisor) for n in range(frames * divisor)]
+
+
+@given(x=st.integers(0, 60), y=st.integers(0, 60), width=st.integers(2, 40), height=st.integers(2, 40))
+def test_a_feather_fades_inside_its_placement_only(x, y, width, height):
+    mask = feather(Placement(x=x, y=y, width=width, height=height), 100, 100)
+    inside = np.zeros((100, 100), bool)
+    inside[y:y + height, x:x + width] = True
+    assert (mask[~inside] == 0).all()
+    assert ((mask[inside] > 0) & (mask[inside] <= 1)).all()
+    assert mask[y + height // 2, x + width // 2] > 0.2
+
+
+def test_the_same_request_gives_the_same_bytes(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    source = source.model_copy(update={"chapters": (Chapter(start=0, end=CLOCK, title="A=B\\C; #1\\"), Chapter(
+        start=CLOCK, end=115_200, title="Зоря"))})
+    made = clip_of(work, [clips.numbered(n) for n in range(30)], Placement(x=10, y=10, width=100, height=80))
+    request = asked(work, source, TWO, (made,))
+    first = perform(work, assemble, request)
+    second = perform(work, assemble, request.model_copy(update={"take": 1}))
+    assert first == second
+    found = media.probe(work.store.path(first.video))
+    assert [(c.start, c.end, c.title) for c in found.chapters] == [
+        (0, CLOCK, "A=B\\C; #1"), (CLOCK, 115_200, "Зоря")]
+    assert found.title == "Harbor Lights"
+    head = work.store.path(first.video).read_bytes()
+    assert head.index(b"moov") < head.index(b"mdat")
+
+
+def test_subtitles_are_inside_and_beside(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    done = perform(work, assemble, asked(work, source))
+    text = work.store.path(done.subtitles["srt"]).read_text()
+    assert text == ("1\n00:00:00,500 --> 00:00:01,000\n¿Quién enciende el faro?\n\n"
+                    "2\n00:00:01,000 --> 00:00:01,500\nYo ‹b›misma‹/b›.\n")
+    assert work.store.path(done.subtitles["vtt"]).read_text().startswith("WEBVTT\n\n00:00:00.500 --> 00:00:01.000\n")
+    with av.open(str(work.store.path(done.video))) as container:
+        inside = [bytes(p)[2:].decode() for p in container.demux(subtitles=0) if p.size > 2]
+    assert inside == ["¿Quién enciende el faro?", "Yo ‹b›misma‹/b›."]
+
+
+def test_nothing_said_gives_no_subtitles(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    done = perform(work, assemble, asked(work, source, speech=Speech(language="es", lines=())))
+    assert [kind for kind, *_ in tracks(work.store.path(done.video))] == ["video", "audio", "audio"]
+    assert work.store.path(done.subtitles["srt"]).read_text() == ""
+
+
+@pytest.mark.parametrize(("made", "reason"), [
+    ((), "clip is missing"),
+    (([np.zeros((16, 16, 3), np.uint8)] * 29, Placement(x=0, y=0, width=192, height=128)), "29 frames, 30"),
+    (([np.zeros((16, 16, 3), np.uint8)] * 30, Placement(x=100, y=0, width=100, height=128)), "leaves the frame")])
+def test_clips_that_do_not_fit_are_errors(work, made, reason):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    made = (clip_of(work, *made),) if made else ()
+    with pytest.raises(EngineError, match=reason) as error:
+        perform(work, assemble, asked(work, source, TWO, made))
+    assert "S0002" in str(error.value)
+    assert not list(work.scratch.iterdir())
+
+
+def test_a_plan_for_another_source_is_refused(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    other = planned(work, source_of(work, clips.clip("fast.mp4", rate=Fraction(50), frames=41)))
+    with pytest.raises(InputError, match="41 frames at 50"):
+        perform(work, assemble, asked(work, source, plan=other))
+
+
+def test_all_languages_in_one_file(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    mixes = tuple(mixed(work, source, language, at) for language, at in
+                  (("fr", 0.1), ("pt-BR", 0.2), ("es-419", 0.3)))
+    done = perform(work, assemble_multi, MultiRequest(source=source, mixes=mixes, source_language="en"))
+    episode = work.store.path(done.video)
+    exact(work, source, episode)
+    assert (done.language, done.video_copied, done.subtitles) == ("mul", True, {})
+    assert tracks(episode) == [("video", "und", True), ("audio", "eng", True), ("audio", "fra", False),
+                               ("audio", "por", False), ("audio", "spa", False)]
+    for index, at in enumerate((0, 0.1, 0.2, 0.3), 1):
+        heard = np.concatenate(list(media.audio_blocks(episode, stream=index)))
+        assert clips.click_times(heard[:, 0])[0] == pytest.approx(at, abs=0.0005)
+
+
+def test_a_codec_that_does_not_fit_is_encoded(work):
+    source = source_of(work, clips.clip("ffv1.mkv", vcodec="ffv1", qp=-1, acodec="flac"))
+    done = perform(work, assemble, asked(work, source))
+    exact(work, source, work.store.path(done.video))
+    assert not done.video_copied
+    before, after = yuv(work.store.path(source.video), 0, 60), yuv(work.store.path(done.video), 0, 60)
+    assert min(psnr(a, b) for a, b in zip(before, after, strict=True)) >= 42
+
+
+# -- subtitles --------------------------------------------------------------------------------------------------------
+
+TIMES = st.tuples(st.integers(0, 20 * CLOCK), st.integers(CLOCK // 10, 8 * CLOCK))
+LINES = st.lists(st.tuples(TIMES, st.text(max_size=300)), max_size=12).map(
+    lambda made: [line(n, start, start + length, text) for n, ((start, length), text) in enumerate(made, 1)])
+
+
+@given(lines=LINES)
+def test_cues_never_overlap_and_always_fit(lines):
+    length = 20 * CLOCK
+    shown = cues(lines, length)
+    for cue in shown:
+        rows = cue.text.split("\n")
+        assert 0 <= cue.start < cue.end <= length
+        assert 1 <= len(rows) <= ROWS
+        assert all(0 < len(row) <= WIDTH for row in rows)
+    assert all(one.end <= other.start for one, other in pairwise(shown))
+    assert len(re.findall(r"(?m)^\d+\n\d\d:\d\d:\d\d,\d{3} --> ", srt(shown))) == len(shown)
+    assert vtt(shown).count(" --> ") == len(shown)
+
+
+def test_a_long_line_is_shown_in_parts():
+    text = "The lighthouse keeper climbs the stairs every single evening, " * 4
+    shown = cues([line(1, 0, 12 * CLOCK, text)], 20 * CLOCK)
+    assert " ".join(" ".join(cue.text.split()) for cue in shown) == text.strip()
+    assert len(shown) == 4
+    assert (shown[0].start, shown[-1].end) == (0, 12 * CLOCK)

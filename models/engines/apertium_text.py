@@ -66,8 +66,9 @@ class Sentence:
         return sentence
 
     def protect(self, terms: Mapping[str, str]) -> None:
-        """Have `terms` replaced by what is given instead of translated."""
-        self.protected |= terms
+        """Have `terms` replaced by what is given instead of translated; they win over earlier ones."""
+        taken = {term.lower() for term in terms}
+        self.protected = {**terms, **{k: v for k, v in self.protected.items() if k.lower() not in taken}}
 
     def miss(self, glossary: Mapping[str, str]) -> set[str]:
         """Glossary terms of the source whose target is not in the translation."""
@@ -78,7 +79,7 @@ class Sentence:
 class Names:
     """Capitalised words inside sentences."""
 
-    RUN = re.compile(r"(?<=[a-z0-9,;] )[A-Z][\w'-]*(?: [A-Z][\w'-]*)*")
+    RUN = re.compile(r"(?:(?<=[a-z0-9,;] )|(?<=\b[MDS][rst]\. )|(?<=\bMrs\. ))[A-Z][\w'-]*(?: [A-Z][\w'-]*)*")
 
     @classmethod
     def candidates(cls, sentence: str) -> list[str]:

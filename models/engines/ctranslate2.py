@@ -27,7 +27,7 @@ FLORES = {"ara": "arb", "fas": "pes", "lav": "lvs", "nor": "nob", "swa": "swh", 
           "nep": "npi", "yid": "ydd"}
 """ISO 639-3 macro-language → the member that NLLB's FLORES codes name."""
 BATCH = 32
-LONGEST = 512
+LONGEST = 256
 """Tokens of a sentence."""
 
 
@@ -147,6 +147,8 @@ class CTranslate2:
         if (self._folder / "tokenizer.json").exists():
             from tokenizers import Tokenizer
 
+            if "model" not in _json(self._folder / "tokenizer.json"):
+                raise InputError("is no tokenizer", where=str(self._folder / "tokenizer.json"))
             fast = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
             if what == "encode":
                 return lambda text: list(fast.encode(text, add_special_tokens=False).tokens)

@@ -186,7 +186,7 @@ def read_answer(text: str, ids: Sequence[str]) -> dict[str, str]:
     first, last = text.find("{"), text.rfind("}")
     try:
         lines = json.loads(text[first:last + 1])["lines"]
-        found = [(line["id"], " ".join(line["text"].split())) for line in lines]
+        found = [(str(line["id"]), " ".join(line["text"].split())) for line in lines]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     count = Counter(key for key, _ in found)

@@ -24,7 +24,7 @@ from tasks.store import Store, get_record, put_record
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Record)
-Unit = Literal["step", "line", "shot"]
+Unit = Literal["step", "line", "fit", "shot"]
 
 
 class NotDoneError(Exception):

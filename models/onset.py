@@ -13,6 +13,21 @@ INAUDIBLE = 1e-4
 """A recording that never exceeds this (-80 dBFS) holds no voice."""
 
 
+def loudest(samples: NDArray[np.float32], rate: int) -> float:
+    """Level (root mean square) of the loudest moment of (N,) samples; 0 when nothing is heard."""
+    level = _levels(samples, rate)
+    return float(np.sqrt(level.max())) if len(level) else 0.0
+
+
+def _levels(samples: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
+    """Mean square over `WINDOW` from every sample on → (M,); empty when nothing is heard."""
+    window = max(1, min(round(WINDOW * rate), len(samples)))
+    if not len(samples) or float(np.abs(samples).max()) < INAUDIBLE:
+        return np.zeros(0)
+    energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
+    return np.asarray(np.maximum(energy[window:] - energy[:-window], 0) / window)
+
+
 def audible_span(samples: NDArray[np.float32], rate: int) -> tuple[int, int]:
     """The span [first, last) of samples in which something is heard.
 
@@ -23,13 +38,11 @@ def audible_span(samples: NDArray[np.float32], rate: int) -> tuple[int, int]:
     Returns:
         Sample indices, exact to `WINDOW`; (0, 0) when nothing is heard.
     """
-    window = max(1, min(round(WINDOW * rate), len(samples)))
-    if not len(samples) or float(np.abs(samples).max()) < INAUDIBLE:
+    level = _levels(samples, rate)
+    if not len(level):
         return 0, 0
-    energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
-    level = energy[window:] - energy[:-window]
     loud = np.flatnonzero(level > level.max() * 10 ** (-BELOW_LOUDEST_DB / 10))
-    return int(loud[0]), int(loud[-1]) + window
+    return int(loud[0]), int(loud[-1]) + len(samples) + 1 - len(level)
 
 
 def trim(samples: NDArray[np.float32], rate: int, *, fade_in: float = 0.002,

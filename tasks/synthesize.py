@@ -1,7 +1,7 @@
-"""Translation → Speech: every line voiced, fitted to its slot, laid at its onset; or a finished dialogue track, cut.
+"""Synthesize: Transcript + Translation → Speech: every line voiced, trimmed and fitted to its slot.
 
-A line is voiced once per text, voice and engine, at its natural tempo; its fit (tempo, cut) is a second small item, so
-that a neighbour's change re-voices nothing.
+Two items a line. Its voice depends on its text, voice and engine alone; its fit on that voice's sound and the length
+it gets. So a line whose neighbour changed is neither voiced again nor, where its slot is the same, other bytes.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from models.errors import EngineError, InputError
+from models.errors import EngineError, InfinidubError, InputError
 from models.fit import Fit, PlannedLine, fit_lines
-from models.onset import audible_span, fade, trim
-from models.ports import Samples, Synthesizer, Voice
+from models.onset import audible_span, fade, loudest, trim
+from models.ports import Samples, Synthesizer
 from models.records import (
     Artifact,
     EngineRef,
     Line,
+    LineId,
     Record,
     Request,
     Speech,
@@ -29,25 +31,59 @@ from models.records import (
     TranslatedLine,
     Translation,
 )
-from models.timebase import CLOCK
-from tasks.media import read_audio, stretch, write_flac
-from tasks.step import Work, perform, step
+from models.timebase import CLOCK, ticks
+from tasks.casting import cast_voices, other_engines
+from tasks.media import audio_blocks, read_audio, stretch, write_flac
+from tasks.step import Work, perform, perform_many, step
 
-HIGH_VOICE_HZ = 165.0
-"""Median pitch above which a voice is taken for a woman's."""
-CUT_FADE = CLOCK // 20
-"""Ticks over which a line is faded where its end had to be cut."""
+FADE_CUT = ticks(0.03)
+"""Fade of a voice that had to be cut."""
+SEARCH = ticks(0.3)
+"""A finished track is cut at its quietest instant this near to where a line begins."""
+SILENT = 10 ** (-45 / 20)
+"""A line this far below the loudest moment of a finished track is not spoken in it."""
+TAIL = ticks(0.05)
+"""Kept of a finished track after the last that is loud, fading."""
 
 
 class SynthesizeRequest(Request):
-    """What is said by whom, and the slots it has."""
+    """What is to be said, by whom, and when."""
 
     transcript: Transcript
     translation: Translation
     synthesizer: EngineRef
-    cast: dict[str, str] = {}
-    """Speaker → voice id; speakers that are not named get a voice by their pitch."""
+    cast: dict[str, str] = Field(default={})
+    """Speaker (id or name) → voice id; speakers that are not named get a voice by their pitch."""
     length: Tick
+    """Of the episode."""
+
+
+class VoiceRequest(Request):
+    """One line for the engine."""
+
+    text: str
+    voice: str
+    language: str
+    synthesizer: EngineRef
+    id: LineId = Field(exclude=True)
+    """Names the line in errors; enters no recipe."""
+
+
+class FitRequest(Request):
+    """A voice, and the time it gets."""
+
+    voice: Artifact
+    stretched: Tick
+    """Length that its tempo is changed to."""
+    length: Tick
+    """What is kept of that."""
+
+
+class Sound(Record):
+    """A 48 kHz mono FLAC that begins with speech."""
+
+    audio: Artifact
+    length: Tick = Field(gt=0)
 
 
 class DialogueRequest(Request):
@@ -59,183 +95,169 @@ class DialogueRequest(Request):
     length: Tick
 
 
-class VoiceRequest(Request):
-    """One line for one voice."""
-
-    text: str
-    voice: str
-    language: str
-    synthesizer: EngineRef
+# -- items ------------------------------------------------------------------------------------------------------------
 
 
-class FitRequest(Request):
-    """A voiced line and the time it gets."""
+@step("synthesize.line", version=1, result=Sound, unit="line")
+def voice_line(work: Work, request: VoiceRequest) -> Sound:
+    """Voice one line at its natural tempo."""
+    from scipy.signal import resample_poly
 
-    audio: Artifact
-    natural: Tick
-    stretched: Tick
-    length: Tick
+    try:
+        engine: Synthesizer = work.engines.get("synthesizer", request.synthesizer)
+        samples = engine.speak(request.text, request.voice, request.language)
+        at_clock = np.asarray(resample_poly(samples, CLOCK, engine.sample_rate), np.float32)
+        voice = trim(np.clip(at_clock, -1, 1), CLOCK)
+        if not len(voice):
+            raise EngineError(f"nothing audible came out for {request.text[:60]!r}",
+                              hint="Change the line's text (infinidub redo --line), or its voice in the cast")
+    except InfinidubError as error:
+        raise error.at(request.id) from error.__cause__
+    return _store(work, voice)
 
 
-class VoicedLine(Record):
-    """A line's voice, its silence trimmed."""
+@step("synthesize.fit", version=1, result=Sound, unit="fit")
+def fit_voice(work: Work, request: FitRequest) -> Sound:
+    """Bring a voice to the length it gets."""
+    voice = read_audio(work.store.path(request.voice))
+    if request.stretched != len(voice):
+        voice = stretch(voice, CLOCK, len(voice) / request.stretched)
+        voice = voice[audible_span(voice, CLOCK)[0]:]
+        voice = np.pad(voice[:request.stretched], (0, max(0, request.stretched - len(voice))))
+    if request.length < request.stretched:
+        voice = fade(voice[:request.length], 0, FADE_CUT)
+    return _store(work, voice)
 
-    audio: Artifact
-    length: Tick
+
+def _store(work: Work, voice: Samples) -> Sound:
+    with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
+        path = Path(folder) / "line.flac"
+        write_flac(path, voice, CLOCK)
+        return Sound(audio=work.store.put_file(path, "audio/flac"), length=len(voice))
+
+
+# -- a synthetic voice ------------------------------------------------------------------------------------------------
 
 
 @step("synthesize", version=1, result=Speech)
 def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
-    """Voice and fit all lines.
+    """Voice and fit all lines that say something.
 
     Raises:
-        InputError: The synthesizer does not speak the language, or the cast names a voice or speaker that is not there.
-        EngineError: A line came out inaudible.
+        InputError: The engine does not speak the language, or has no such voice.
+        EngineError: Nothing came out for a line.
     """
-    lines = [(line, text) for line, text in _paired(request.transcript, request.translation) if text.text.strip()]
-    voices = cast_voices(work, request) if lines else {}
-    voiced: dict[str, VoicedLine] = {}
-    for number, (line, text) in enumerate(lines):
-        work.progress(f"voicing {line.id}", number / len(lines))
-        voiced[line.id] = perform(work, voice_line, VoiceRequest(
-            text=text.text, voice=voices[line.speaker], language=request.translation.language,
-            synthesizer=request.synthesizer, take=request.take), line.id)
-    fits = {fit.id: fit for fit in fit_lines([
-        PlannedLine(line.id, line.speaker, line.start, line.end, voiced[line.id].length) for line, _ in lines],
-        request.length)}
-    return Speech(language=request.translation.language, lines=tuple(
-        _spoken(work, line, text, voices[line.speaker], voiced[line.id], fits[line.id]) for line, text in lines
-        if fits[line.id].length))
-
-
-def _paired(transcript: Transcript, translation: Translation) -> list[tuple[Line, TranslatedLine]]:
-    texts = {text.id: text for text in translation.lines}
-    return [(line, texts[line.id]) for line in transcript.lines if line.id in texts]
-
-
-@step("synthesize.line", version=1, result=VoicedLine, unit="line")
-def voice_line(work: Work, request: VoiceRequest) -> VoicedLine:
-    """Voice one line at its natural tempo: 48 kHz, beginning with its first sound."""
+    language, lines = request.translation.language, _spoken_lines(request.transcript, request.translation)
     engine: Synthesizer = work.engines.get("synthesizer", request.synthesizer)
-    samples = engine.speak(request.text, request.voice, request.language)
-    sound = trim(_at_clock(samples, engine.sample_rate), CLOCK)
-    if not len(sound):
-        raise EngineError(f"nothing audible came out for {request.text!r}", where=request.voice,
-                          hint="Change the text of the line (infinidub redo --line), or its voice in the cast")
-    return VoicedLine(audio=_store(work, sound), length=len(sound))
-
-
-@step("synthesize.fit", version=1, result=VoicedLine, unit="part")
-def fit_line(work: Work, request: FitRequest) -> VoicedLine:
-    """Change the tempo of a voiced line, and cut off what has no room, faded."""
-    sound = read_audio(work.store.path(request.audio))
-    if request.stretched != request.natural:
-        sound = stretch(sound, CLOCK, request.natural / request.stretched)
-        sound = sound[audible_span(sound, CLOCK)[0]:]
-    if len(sound) > request.length:
-        sound = fade(sound[:request.length], 0, CUT_FADE if request.length < request.stretched else CUT_FADE // 10)
-    return VoicedLine(audio=_store(work, sound), length=len(sound))
-
-
-def _spoken(work: Work, line: Line, text: TranslatedLine, voice: str, voiced: VoicedLine, fit: Fit) -> SpokenLine:
-    fitted = voiced
-    if fit.length != voiced.length:
-        fitted = perform(work, fit_line, FitRequest(audio=voiced.audio, natural=voiced.length,
-                                                    stretched=fit.stretched, length=fit.length), line.id)
-    flags = [*text.flags]
-    if fit.overflow:
-        flags.append(f"overflow: {fit.overflow / CLOCK:.2f} s longer than its slot")
-    if fit.cut:
-        flags.append(f"cut: {fit.cut / CLOCK:.2f} s of its end have no room before the speaker's next line")
-    return SpokenLine(id=line.id, speaker=line.speaker, voice=voice, text=text.text, audio=fitted.audio,
-                      start=fit.start, length=fitted.length, slot=fit.slot, planned=(line.start, line.end),
-                      natural=voiced.length, stretch=round(voiced.length / fit.stretched, 4), overflow=fit.overflow,
-                      flags=tuple(flags))
-
-
-def _at_clock(samples: Samples, rate: int) -> Samples:
-    """Resample to 48 kHz."""
-    if rate == CLOCK:
-        return samples
-    from math import gcd
-
-    from scipy.signal import resample_poly
-
-    common = gcd(CLOCK, rate)
-    resampled: Samples = resample_poly(samples, CLOCK // common, rate // common).astype(np.float32)
-    return resampled
-
-
-def _store(work: Work, sound: Samples) -> Artifact:
-    with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
-        file = Path(folder) / "line.flac"
-        write_flac(file, sound)
-        return work.store.put_file(file, "audio/flac")
-
-
-# -- casting ----------------------------------------------------------------------------------------------------------
-
-
-def cast_voices(work: Work, request: SynthesizeRequest) -> dict[str, str]:
-    """Speaker → voice id: the cast's choice, else by pitch, each speaker another voice while there are enough.
-
-    Raises:
-        InputError: The language is not spoken, or the cast names a voice that is not there.
-    """
-    engine: Synthesizer = work.engines.get("synthesizer", request.synthesizer)
-    language = request.translation.language
     voices = engine.voices(language)
     if not voices:
         raise InputError(f"{request.synthesizer.name} does not speak {language}",
-                         hint="Choose another synthesizer: --set engines.synthesizer=espeak speaks over 100 languages")
-    speakers = {s.id: s.pitch_hz for s in request.transcript.speakers}
-    speakers |= {line.speaker: None for line in request.transcript.lines if line.speaker not in speakers}
-    known = {voice.id for voice in voices}
-    # A cast may name any voice of the engine, also a blend; the engine itself refuses what it does not know.
-    chosen = {speaker: voice for speaker, voice in request.cast.items() if speaker in speakers}
-    for speaker, voice in chosen.items():
-        if voice not in known:
-            engine.speak("a", voice, language)
-    return chosen | _by_pitch({s: p for s, p in speakers.items() if s not in chosen}, voices, set(chosen.values()))
+                         hint=f"These do: {other_engines(language, request.synthesizer.name)}")
+    casting = cast_voices([line.speaker for line, _ in lines], request.transcript.speakers, voices, request.cast)
+    voiced = perform_many(work, voice_line, {
+        line.id: VoiceRequest(id=line.id, text=target.text, voice=casting[line.speaker], language=language,
+                              synthesizer=request.synthesizer, take=request.take)
+        for line, target in lines})
+    fits = fit_lines([PlannedLine(line.id, line.speaker, line.start, line.end, voiced[line.id].length)
+                      for line, _ in lines], request.length)
+    by_id = {line.id: (line, target) for line, target in lines}
+    flags = _flags(fits, {line.id: list(target.flags) for line, target in lines})
+    return Speech(language=language, lines=tuple(
+        _spoken(work, fit, *by_id[fit.id], casting[by_id[fit.id][0].speaker], voiced[fit.id], flags[fit.id])
+        for fit in fits if fit.length))
 
 
-def _by_pitch(speakers: Mapping[str, float | None], voices: Sequence[Voice], taken: set[str]) -> dict[str, str]:
-    chosen: dict[str, str] = {}
-    for speaker, pitch in speakers.items():
-        gender = "" if pitch is None else "female" if pitch >= HIGH_VOICE_HZ else "male"
-        fitting = [v.id for v in voices if v.gender == gender or not gender] or [v.id for v in voices]
-        free = [voice for voice in fitting if voice not in taken] or fitting
-        chosen[speaker] = free[0]
-        taken = taken | {free[0]}
-    return chosen
+def _spoken_lines(transcript: Transcript, translation: Translation) -> list[tuple[Line, TranslatedLine]]:
+    """Lines with something to say, with their translation.
+
+    Raises:
+        InputError: The two are of different episodes.
+    """
+    targets = {line.id: line for line in translation.lines}
+    missing = [line.id for line in transcript.lines if line.id not in targets]
+    if missing:
+        raise InputError(f"the translation lacks {', '.join(missing[:10])}")
+    return [(line, targets[line.id]) for line in transcript.lines if any(map(str.isalnum, targets[line.id].text))]
 
 
-# -- finished dialogue ------------------------------------------------------------------------------------------------
+def _spoken(work: Work, fit: Fit, line: Line, target: TranslatedLine, voice: str, natural: Sound,
+            flags: Sequence[str]) -> SpokenLine:
+    as_it_is = fit.length == fit.stretched == natural.length
+    fitted = natural if as_it_is else perform(work, fit_voice, FitRequest(
+        voice=natural.audio, stretched=fit.stretched, length=fit.length), line.id)
+    return SpokenLine(id=line.id, speaker=line.speaker, voice=voice, text=target.text, audio=fitted.audio,
+                      start=fit.start, length=fitted.length, slot=fit.slot, planned=(line.start, line.end),
+                      natural=natural.length, stretch=round(natural.length / fit.stretched, 4), overflow=fit.overflow,
+                      flags=tuple(flags))
+
+
+def _flags(fits: Sequence[Fit], flags: Mapping[LineId, list[str]]) -> Mapping[LineId, list[str]]:
+    """Warnings of the translation and of the fit; that of a line without room goes to the line after or before."""
+    for number, fit in enumerate(fits):
+        own = flags[fit.id]
+        if fit.overflow:
+            own.append(f"overflow: {fit.overflow / CLOCK:.2f} s longer than its slot")
+        if fit.cut and fit.length:
+            own.append(f"cut: {fit.cut / CLOCK:.2f} s of its end have no room")
+        if not fit.length:
+            near = next((f for f in [*fits[number + 1:], *reversed(fits[:number])] if f.length), fit)
+            flags[near.id].append(f"left out: there is no room for {fit.id}")
+    return flags
+
+
+# -- a finished track -------------------------------------------------------------------------------------------------
 
 
 @step("dialogue", version=1, result=Speech)
 def read_dialogue(work: Work, request: DialogueRequest) -> Speech:
-    """Cut a finished dialogue track at the lines: each line is what is heard from its onset to the next line's.
+    """Cut a finished dialogue track into its lines; nothing that is heard in it is lost.
 
     Raises:
-        InputError: Nothing is heard in the track where the transcript has lines.
+        InputError: The track is silent.
+        MediaError: It cannot be read.
     """
     path = work.store.path(request.dialogue)
-    lines = _paired(request.transcript, request.translation)
-    spoken = []
-    for number, (line, text) in enumerate(lines):
-        work.progress(f"cutting {line.id}", number / max(1, len(lines)))
-        later = [other.start for other, _ in lines if other.start > line.start]
-        end = min([*later, request.length])
-        sound = read_audio(path, start=line.start, length=end - line.start)
-        first, last = audible_span(sound, CLOCK)
-        if last > first:
-            start, heard = line.start + first, fade(sound[first:last], 96, 240)
-            spoken.append(SpokenLine(id=line.id, speaker=line.speaker, voice="given", text=text.text,
-                                     audio=_store(work, heard), start=start, length=len(heard),
-                                     slot=(line.start, end), planned=(line.start, line.end), natural=len(heard),
-                                     stretch=1.0, flags=text.flags))
-    if lines and not spoken:
-        raise InputError("nothing is heard in the given dialogue where the transcript has lines", where="dialogue",
-                         hint="Is it the track of this episode, beginning with its first frame?")
+    lines = sorted(_spoken_lines(request.transcript, request.translation), key=lambda pair: pair[0].start)
+    peak = max((loudest(block[:, 0], CLOCK) for block in audio_blocks(path, channels=1)), default=0.0)
+    if lines and not peak:
+        raise InputError("nothing is heard in the given dialogue", where="dialogue",
+                         hint="Give the dialogue stem of this language, beginning with the first frame")
+    cuts = [0, *(_quietest(path, line.start) for line, _ in lines[1:]), request.length]
+    spoken, silent = list[SpokenLine](), list[str]()
+    for number, (line, target) in enumerate(lines):
+        work.progress(f"cutting {line.id}", number / len(lines))
+        slot = cuts[number], max(cuts[number], cuts[number + 1])
+        piece = _voice_in(path, slot, peak)
+        if piece is None:
+            silent.append(f"dialogue: {line.id} is silent in the given track")
+            continue
+        start, sound = piece[0], _store(work, piece[1])
+        spoken.append(SpokenLine(
+            id=line.id, speaker=line.speaker, voice="given", text=target.text, audio=sound.audio, start=start,
+            length=sound.length, slot=slot, planned=(line.start, line.end), natural=sound.length, stretch=1.0,
+            flags=(*target.flags, *silent)))
+        silent = []
+    if silent and spoken:
+        spoken[-1] = spoken[-1].model_copy(update={"flags": (*spoken[-1].flags, *silent)})
     return Speech(language=request.translation.language, lines=tuple(spoken))
+
+
+def _voice_in(path: Path, slot: tuple[Tick, Tick], peak: float) -> tuple[Tick, Samples] | None:
+    """What is heard of a track within a slot: where it begins, and its sound; None for silence."""
+    samples = read_audio(path, start=slot[0], length=slot[1] - slot[0])
+    if loudest(samples, CLOCK) < peak * SILENT:
+        return None
+    first, last = audible_span(samples, CLOCK)
+    return slot[0] + first, fade(samples[first:last + TAIL], ticks(0.002), TAIL)
+
+
+def _quietest(path: Path, at: Tick) -> Tick:
+    """The quietest instant of a track near a line's beginning, the nearest one of several."""
+    first = max(0, at - SEARCH)
+    near = read_audio(path, start=first, length=at + SEARCH - first)
+    window = min(ticks(0.02), len(near))
+    energy = np.cumsum(np.concatenate([[0.0], np.square(near, dtype=np.float64)]))
+    level = np.sqrt(np.maximum(energy[window:] - energy[:len(energy) - window], 0) / max(window, 1))
+    centres = first + window // 2 + np.arange(len(level))
+    quiet = centres[level <= level.min() + 1e-4]
+    return int(quiet[np.abs(quiet - at).argmin()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from importlib.util import find_spec
@@ -105,9 +106,9 @@ def test_unknown_option_lists_those_there_are() -> None:
 
 
 def test_own_folder_stays_out_of_recipes() -> None:
-    options = {"model": "large-v3", "path": "/models/large"}
+    options = {"path": "/models/large", "sha256": "a" * 64}
     assert describe("recognizer", "faster-whisper", options, lambda name: {}) == EngineRef(
-        name="faster-whisper", options={"model": "large-v3"})
+        name="faster-whisper", options={"sha256": "a" * 64})
 
 
 def test_lock_hashes_enter_recipes(tmp_path: Path) -> None:
@@ -116,6 +117,10 @@ def test_lock_hashes_enter_recipes(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_model_is_a_set_up_error(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"no model")
     home = EngineHome(weights=lambda name: tmp_path, connection={"path": str(tmp_path)})
+    digest = hashlib.sha256(b"no model").hexdigest()
+    with pytest.raises(SetupError, match=f'sha256 = "{digest}"'):
+        FasterWhisper(EngineRef(name="faster-whisper"), home)
     with pytest.raises(SetupError, match="CTranslate2"):
-        FasterWhisper(EngineRef(name="faster-whisper", options={"model": "mine"}), home)
+        FasterWhisper(EngineRef(name="faster-whisper", options={"sha256": digest}), home)

@@ -1,20 +1,20 @@
 """Recognizer: Whisper through faster-whisper (CTranslate2). Runs on weights of the lock or a folder of one's own.
 
-To use a larger model: `model = "large-v3"` and `path = "/models/faster-whisper-large-v3"` under
-`[engines.faster-whisper]`. The name enters recipes, the path does not.
+To use a larger model, give its folder as `path` and the SHA-256 of its model.bin as `sha256`: the hash enters recipes,
+the path does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 from pydantic import Field
 
+from models.engines.local_weights import checked_path
 from models.engines.options import read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome, HeardSegment, HeardWord, Recognition, Samples
@@ -31,9 +31,11 @@ class FasterWhisperOptions(Record):
     """What may be set."""
 
     model: str = "whisper-base"
-    """Name in models.lock; or, with `path`, a name for recipes."""
+    """Name in models.lock."""
     path: str = ""
     """Folder of a CTranslate2 Whisper model, instead of the lock's."""
+    sha256: str = ""
+    """Of the model.bin in `path`."""
     compute_type: str = ""
     """CTranslate2's arithmetic; '' means int8 on a CPU, float16 on a GPU."""
     beam_size: int = Field(default=5, ge=1, le=20)
@@ -76,7 +78,7 @@ class FasterWhisper:
         from faster_whisper import WhisperModel
 
         self._options = read_options(FasterWhisperOptions, ref.name, ref.options, home.connection)
-        folder = Path(self._options.path) if self._options.path else home.weights(self._options.model)
+        folder = checked_path(ref, home, "model.bin") if self._options.path else home.weights(self._options.model)
         compute = self._options.compute_type or ("int8" if home.device == "cpu" else "float16")
         try:
             self._model = WhisperModel(str(folder), device=home.device, compute_type=compute,

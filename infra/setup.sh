@@ -7,13 +7,13 @@ say() { printf '\033[1m› %s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 # -- programs ---------------------------------------------------------------------------------------------------------
-PAIRS="apertium-eng-spa apertium-eng-cat apertium-en-gl apertium-es-pt apertium-spa-ita apertium-fr-es"
+PAIRS="apertium-eng-spa apertium-eng-cat apertium-en-gl apertium-fra-cat apertium-cat-ita apertium-por-cat"
 packages=()
 command -v ffmpeg >/dev/null || packages+=(ffmpeg)
 command -v espeak-ng >/dev/null || packages+=(espeak-ng)
 if command -v apertium >/dev/null; then
   have=$(apertium -l)
-  for mode in eng-spa eng-cat en-gl es-pt spa-ita es-fr; do
+  for mode in eng-spa eng-cat en-gl cat-fra cat-ita cat-por; do
     grep -qE "^ *${mode}$" <<<"$have" || { packages+=(apertium $PAIRS); break; }
   done
 else

@@ -12,18 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
-from tasks.generate import GenerateRequest, generate, generate_shot, run_shard
-from tasks.ingest import IngestRequest, ingest
-from tasks.inspect import InspectRequest, inspect
-from tasks.mix import MixRequest, mix
-from tasks.publish import publish, publish_multi
-from tasks.shots import ShotsRequest, find_shots
-from tasks.speakers import SpeakersRequest, find_speakers
-from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
-from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
-from tasks.translate import TranslateRequest, translate
-
 from flows.wiring import Workspace
 from models import tables as t
 from models.errors import EngineError, InfinidubError
@@ -41,8 +29,19 @@ from models.records import (
     Translation,
 )
 from models.timebase import frame_to_ticks
+from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
+from tasks.generate import GenerateRequest, generate, generate_shot, run_shard
+from tasks.ingest import IngestRequest, ingest
+from tasks.inspect import InspectRequest, inspect
+from tasks.mix import MixRequest, mix
 from tasks.plan import PlanRequest, plan, shards
+from tasks.publish import publish, publish_multi
+from tasks.shots import ShotsRequest, find_shots
+from tasks.speakers import SpeakersRequest, find_speakers
 from tasks.step import Q, R, Runner, Step, Work, find, lookup
+from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
+from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
+from tasks.translate import TranslateRequest, translate
 
 SHARED_STEPS = ("ingest", "shots", "transcribe", "speakers")
 LANGUAGE_STEPS = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")

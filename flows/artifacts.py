@@ -27,7 +27,7 @@ from models.timebase import seconds, timecode
 
 SHEET_HEIGHT = 2400
 """Pixels; what is below is left to the delivered file."""
-MARKS = {"done": "✓", "running": "▸", "failed": "✗", "waiting": "·"}
+MARKS = {"done": "✓", "running": "▸", "failed": "✗", "waiting": ""}
 
 
 class ProgressBar:
@@ -75,10 +75,10 @@ def report_language(done: Localized) -> None:
 def report_catalog(run: Session, selected: Sequence[Selected]) -> None:
     """The matrix of episodes, languages and steps."""
     rows = survey(run.space, selected)
-    table = [{"episode": row.episode, "language": row.language} | {s: MARKS[row.steps[s]] for s in STEPS} | {
-        "trouble": f"{row.trouble.error_class}: {row.trouble.error}" if row.trouble else ""} for row in rows]
+    table = [{"episode": row.episode, "language": row.language, "state": row.state}
+             | {step: MARKS[row.steps[step]] for step in STEPS} for row in rows]
     series = rows[0].episode.partition("/")[0] if rows else "catalog"
-    create_table_artifact(table, key=f"{_slug(series)}-status", description="✓ done · ▸ running · ✗ failed · waiting")
+    create_table_artifact(table, key=f"{_slug(series)}-status", description="Episodes, languages, steps")
 
 
 def timing_rows(done: Localized) -> list[dict[str, str | float]]:

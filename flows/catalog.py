@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
 
 from flows.artifacts import ProgressBar, report_catalog, report_language
@@ -34,10 +34,15 @@ _SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
 
 @contextmanager
 def sharing(run: Session) -> Iterator[Session]:
-    """Flows called inside the block work in this session."""
+    """Flows called inside the block work in this session.
+
+    A server that lives only as long as this process needs no heartbeats, and each flow would wait a second for them.
+    """
     token = _SESSION.set(run)
+    quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
-        yield run
+        with temporary_settings(quiet):
+            yield run
     finally:
         _SESSION.reset(token)
 
@@ -73,7 +78,12 @@ def _read(catalog: str, settings: Settings) -> list[EpisodeJob]:
     return catalog_jobs(load_catalog(Path(catalog)), settings.out, None if generator == "auto" else generator)
 
 
-@flow(name="localize-catalog", flow_run_name="{catalog}")
+def _catalog_name() -> str:
+    """`harbor-lights/catalog.yaml`: folder and file, without the way to them."""
+    return "/".join(Path(flow_run.parameters["catalog"]).parts[-2:])
+
+
+@flow(name="localize-catalog", flow_run_name=_catalog_name)
 def localize_catalog(catalog: str, episodes: list[str] | None = None, languages: list[str] | None = None,
                      accept_new_source: bool = False, config: str = "",
                      settings: dict[str, Any] | None = None) -> State[Any]:
@@ -171,9 +181,7 @@ def _verdict(run: Session, since: int = 0) -> State[Any]:
     failures = run.failures[since:]
     if failures:
         return Failed(message="; ".join(failure.message for failure in failures))
-    late = [f"{episode}·{language}" for (episode, language), done in run.localized.items()
-            if not done.deliverable.passed]
-    return Completed(message=f"below a bar: {', '.join(late)}" if late else f"{len(run.localized)} delivered")
+    return Completed(message="; ".join([f"{len(run.localized)} delivered", *run.below_bar]))
 
 
 def _announce(run: Session) -> None:

@@ -7,10 +7,11 @@ one JSON object, and nothing else is there.
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -26,13 +27,45 @@ USAGE = 2
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """Typer's base of all errors in a command line; it comes from a private copy of click."""
 
-app = typer.Typer(name="infinidub", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  rich_markup_mode=None, help="Dubs whole catalogs of video into many languages, picture included.")
-for verb in (cli_run.dub, cli_run.run, cli_show.plan, cli_show.status, cli_run.redo, cli_run.retry, cli_show.trace,
-             cli_setup.doctor, cli_setup.config, cli_setup.serve, cli_setup.deploy):
-    app.command()(verb)
-app.add_typer(cli_setup.models, name="models")
-app.add_typer(cli_setup.shard, name="shard")
+VERBS = {
+    "dub": cli_run.dub, "run": cli_run.run, "plan": cli_show.plan, "status": cli_show.status, "redo": cli_run.redo,
+    "retry": cli_run.retry, "trace": cli_show.trace, "models list": cli_setup.models_list,
+    "models pull": cli_setup.models_pull, "models verify": cli_setup.models_verify, "doctor": cli_setup.doctor,
+    "config": cli_setup.config, "serve": cli_setup.serve, "deploy": cli_setup.deploy,
+    "shard run": cli_setup.shard_run,
+}
+GROUPS = {"models": "Weights of the engines: list, pull, verify.", "shard": "What a GPU job runs."}
+
+
+class StoppedError(Exception):
+    """Ctrl-C, past Typer, which would print a word of its own."""
+
+
+def _stoppable(verb: Any) -> Callable[..., int]:
+    @functools.wraps(verb)
+    def run(*args: Any, **options: Any) -> int:
+        try:
+            return int(verb(*args, **options))
+        except KeyboardInterrupt:
+            raise StoppedError from None
+
+    return run
+
+
+def _typer(words: str) -> typer.Typer:
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=words)
+
+
+def _build() -> typer.Typer:
+    program = _typer("Dubs whole catalogs of video into many languages, picture included.")
+    groups = {name: _typer(words) for name, words in GROUPS.items()}
+    for name, verb in VERBS.items():
+        first, _, last = name.rpartition(" ")
+        (groups[first] if first else program).command(last)(_stoppable(verb))
+    for name, group in groups.items():
+        program.add_typer(group, name=name)
+    program.callback()(_program)
+    return program
 
 
 def _version(wanted: bool) -> None:
@@ -41,11 +74,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def _global(_version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+def _program(_version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
                                                    help="Print the version.")] = False,
-            _debug: Annotated[bool, typer.Option("--debug", help="Let errors through, with their traceback "
-                                                                 "(works after the verb, too).")] = False) -> None:
+             _debug: Annotated[bool, typer.Option("--debug", help="Let errors through, with their traceback "
+                                                                  "(works after the verb, too).")] = False) -> None:
     """Dubs whole catalogs of video into many languages, picture included."""
 
 
@@ -59,15 +91,16 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors become one line on stderr (or JSON)."""
     debug, as_json = "--debug" in arguments, "--json" in arguments
     try:
-        rest = [argument for argument in arguments if argument != "--debug"]
-        return app(rest, prog_name="infinidub", standalone_mode=False, obj=debug) or 0
+        rest = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+        return _build()(rest, prog_name="infinidub", standalone_mode=False, obj=debug) or 0
     except UsageError as error:
-        return _fail(InputError(error.format_message(), hint="See `infinidub --help`"), as_json)  # type: ignore[attr-defined]
+        what = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+        return _fail(InputError(what, hint="See `infinidub --help`"), as_json)
     except InfinidubError as error:
         if debug:
             raise
         return _fail(error, as_json)
-    except (KeyboardInterrupt, typer.Abort):
+    except (StoppedError, KeyboardInterrupt):
         stderr.print("stopped; run the same command again to go on", soft_wrap=True)
         return _as_json({"class": "Stopped", "message": "stopped by the user"}, STOPPED, as_json)
     except BrokenPipeError:  # the reader of a pipe had enough

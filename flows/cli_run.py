@@ -75,7 +75,7 @@ def run(ctx: typer.Context,
         episode: Episodes = None, lang: Languages = None, generator: Generator = None, out: Out = None,
         state: State = None, config: Config = None, assignments: Set = None,
         accept_new_source: AcceptSource = False, as_json: Json = False) -> int:
-    """Dub what is missing of a catalog; nothing, and at once, when nothing is."""
+    """Dub what is missing of a catalog."""
     given = flags(out, state, generator, assignments)
     settings = load_settings(config, given)
     selected = select_from(catalog, settings, episode or [], lang or [])
@@ -95,7 +95,7 @@ def redo(ctx: typer.Context,
                                                       show_default=False)] = None,
          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
          as_json: Json = False) -> int:
-    """Do one language of an episode anew: from a step on, or with one line changed."""
+    """Do one language anew: from a step on, or one line."""
     if (step is None) == (line is None) or (line is None) != (text is None):
         raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT")
     order = again("redo", flags(out, state, None, assignments), config, episode=episode, languages=[lang],
@@ -205,15 +205,14 @@ def _under_prefect(run: Session, order: Order) -> None:
 def _report(run: Session, order: Order, as_json: bool) -> None:
     summary = run.summary()
     done = [one.deliverable for _, one in sorted(run.localized.items())]
-    for failure in run.failures:
-        error_line(failure.message)
-    if run.failures:
-        first = run.failures[0]
-        summary["error"] = {"class": first.error, "message": first.message, "exit_code": run.exit_code}
+    for words in [failure.message for failure in run.failures] + run.below_bar:
+        error_line(words)
     head = f"{summary['steps_run']} steps run, {summary['steps_reused']} reused, {summary['seconds']:.1f} s"
-    parts = [deliverables_table(done), files_list(done, summary["multi"]), head,
-             next_commands(done, order.catalog, order.flags or {})]
-    answer(as_json, summary, *(parts if done else [head]))
+    if not done:
+        answer(as_json, summary, head)
+        return
+    answer(as_json, summary, deliverables_table(done), files_list(done, summary["multi"]), head,
+           next_commands(done[0], order.catalog, order.flags or {}))
 
 
 def _edit(space: Workspace, episode: str, language: str, line: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +15,10 @@ from flows.settings import load_settings
 from flows.show import MARKS, Terminal, pulling, stderr
 from models.errors import InfinidubError
 
-models = typer.Typer(no_args_is_help=True, help="Weights of the engines: list, pull, verify.")
-shard = typer.Typer(no_args_is_help=True, help="What a GPU job runs.")
 Names = Annotated[list[str] | None, typer.Argument(help="Names in models.lock; all that the chosen engines need,"
                                                         " unless given.", show_default=False)]
 
 
-@models.command("list")
 def models_list(config: Config = None, as_json: Json = False) -> int:
     """Show the weights there are, and whether they are here."""
     from models.weights import WeightStore
@@ -39,7 +37,6 @@ def models_list(config: Config = None, as_json: Json = False) -> int:
     return 0
 
 
-@models.command("pull")
 def models_pull(names: Names = None, config: Config = None, as_json: Json = False) -> int:
     """Download weights, check their hashes, keep them."""
     from models.weights import WeightStore
@@ -56,7 +53,6 @@ def models_pull(names: Names = None, config: Config = None, as_json: Json = Fals
     return 0
 
 
-@models.command("verify")
 def models_verify(names: Names = None, config: Config = None, as_json: Json = False) -> int:
     """Hash the weights that are here, and compare with models.lock."""
     from models.weights import WeightStore
@@ -116,16 +112,17 @@ def config(out: Out = None, state: State = None, config: Config = None, assignme
 
 def serve(port: Annotated[int, typer.Option(help="Port of the user interface.")] = 4200, out: Out = None,
           state: State = None, config: Config = None, as_json: Json = False) -> int:
-    """Bring up Prefect's server and user interface, a worker, and the deployments; until Ctrl-C."""
+    """Bring up Prefect here: server, user interface, worker."""
     from flows.deploy import serve_here
 
-    serve_here(load_settings(config, flags(out, state)), port,
-               lambda url: answer(as_json, {"url": url}, f"Prefect is at [link={url}]{url}[/link]; Ctrl-C ends it"))
+    with suppress(KeyboardInterrupt):  # the only way to end it
+        serve_here(load_settings(config, flags(out, state)), port,
+                   lambda url: answer(as_json, {"url": url}, f"Prefect is at {url}; Ctrl-C ends it"))
     return 0
 
 
 def deploy(config: Config = None, as_json: Json = False) -> int:
-    """Register the deployments of prefect.yaml with the Prefect server that is set (PREFECT_API_URL)."""
+    """Register the deployments of prefect.yaml."""
     from flows.deploy import deploy_all
 
     names = deploy_all(load_settings(config))
@@ -133,7 +130,6 @@ def deploy(config: Config = None, as_json: Json = False) -> int:
     return 0
 
 
-@shard.command("run")
 def shard_run(file: Annotated[Path, typer.Argument(help="A SHARD.json.", show_default=False)], out: Out = None,
               state: State = None, config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
     """Generate the shots of a shard; goes on where a killed run stopped."""

@@ -45,7 +45,10 @@ def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = Non
            watch: Annotated[bool, typer.Option("--watch", help="Keep looking until all is done, or Ctrl-C.")] = False,
            out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
            as_json: Json = False) -> int:
-    """Show how far every episode and language is, and what failed; with the settings of the catalog's last run."""
+    """Show how far every episode and language is.
+
+    The settings are those of the catalog's last run, unless others are given.
+    """
     from flows.status import survey
 
     space, selected = _as_last_run(catalog, config, flags(out, state, None, assignments), episode or [], lang or [])
@@ -63,7 +66,7 @@ def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = Non
 
 def trace(file: Annotated[Path, typer.Argument(help="A delivered file, or a copy of one.", show_default=False)],
           out: Out = None, state: State = None, config: Config = None, as_json: Json = False) -> int:
-    """Show every input, model, weight hash, seed and run behind a file."""
+    """Show everything that is behind a delivered file."""
     from flows.wiring import open_workspace
     from tasks.trace import trace as follow
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from flows.settings import Settings, prefect_server
 from models.engines import adapter, missing
@@ -68,6 +69,9 @@ def _outcome(name: str, look: Callable[[], str]) -> Check:
 def _database(settings: Settings) -> str:
     from flows.wiring import open_workspace
 
+    address = settings.database.get_secret_value()
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
+        return "is made with the first run"
     return open_workspace(settings).ledger.engine.url.render_as_string(hide_password=True)
 
 

@@ -17,8 +17,9 @@ from flows.jobs import Selected
 from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
 from flows.settings import Settings
 from flows.wiring import Workspace, environment, open_workspace
-from models.errors import InfinidubError, SourceChangedError
+from models.errors import GateError, InfinidubError, MediaError, SourceChangedError
 from tasks.history import delivered_source
+from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
 
 COUNTS = ("steps_run", "steps_reused", "lines_run", "lines_reused", "shots_run", "shots_reused")
@@ -133,7 +134,10 @@ class Session:
         job, counts = one.job, Counter[str]()
         try:
             prepared = Pipeline(self.space, job, _count_lookup, dry=True).prepare(self.work(job.id, counts=counts))
-        except NotDoneError:
+        except NotDoneError as missing_step:
+            if str(missing_step) == "ingest":
+                with _naming(job):
+                    probe(job.video)  # what is no video is refused before anything starts
             return ToDo(job, one.languages)
         self.prepared[job.id] = prepared
         done = {language: self._looked_up(job, language, counts) for language in one.languages}
@@ -168,7 +172,8 @@ class Session:
     def prepare(self, job: EpisodeJob, runner: Runner) -> Prepared:
         """What the languages share, once."""
         if job.id not in self.prepared:
-            self.prepared[job.id] = Pipeline(self.space, job, self.observed(runner)).prepare(self.work(job.id))
+            with _naming(job):
+                self.prepared[job.id] = Pipeline(self.space, job, self.observed(runner)).prepare(self.work(job.id))
         return self.prepared[job.id]
 
     def localize(self, job: EpisodeJob, language: str, runner: Runner) -> Localized:
@@ -204,21 +209,42 @@ class Session:
     # -- what came of it --------------------------------------------------------------------------------------------
 
     @property
+    def below_bar(self) -> list[str]:
+        """What a quality gate failed, in words."""
+        return [f"{episode}·{language}: {check.name} is {check.value:.4g}, the bar is {check.bar}"
+                + (f", worst at {check.worst}" if check.worst else "")
+                for (episode, language), done in sorted(self.localized.items())
+                for check in done.inspection.checks if not check.passed]
+
+    @property
     def exit_code(self) -> int:
-        """0, 3 when a gate failed, the failures' own code when everything failed alike, else 4."""
+        """0; the failures' own code when everything failed alike, else 4; GateError's when a bar was missed."""
         codes = {failure.exit_code for failure in self.failures}
         if codes:
-            return codes.pop() if len(codes) == 1 and not self.localized else 4
-        return 0 if all(done.deliverable.passed for done in self.localized.values()) else 3
+            return codes.pop() if len(codes) == 1 and not self.localized else InfinidubError.exit_code
+        return GateError.exit_code if self.below_bar else 0
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON, as `--json` prints it."""
+        words = [failure.message for failure in self.failures] or self.below_bar
+        kind = self.failures[0].error if self.failures else GateError.__name__
+        error = {"error": {"class": kind, "message": words[0], "exit_code": self.exit_code}} if words else {}
         return {"run": self.run_id} | {name: self.counts[name] for name in COUNTS} | {
             "seconds": round(time.monotonic() - self.started, 2),
             "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
             "multi": [str(path) for _, path in sorted(self.multi.items())],
             "failed": [vars(failure) for failure in self.failures],
-        }
+        } | error
+
+
+@contextmanager
+def _naming(job: EpisodeJob) -> Iterator[None]:
+    """Errors about the medium name the user's file, not its copy in the store."""
+    try:
+        yield
+    except MediaError as error:
+        error.where = str(job.video)
+        raise
 
 
 def _count_lookup(work: Work, what: Step[Q, R], request: Q) -> R:

@@ -53,7 +53,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, soft_wrap=True)
 
     def step(self, episode: str, language: str, step: str, state: str) -> None:
         """A line when a step ends; a moving bar (or, without a terminal, a line) when it starts."""
@@ -165,10 +165,10 @@ def trace_tree(trace: Trace) -> Tree:
         for item in step.items:
             seed = "" if item.seed is None else f"  seed {item.seed}"
             here.add(f"[dim]{item.item}  {item.outcome}  {item.recipe[:12]}{seed}[/]")
+        for recipe in dict.fromkeys(one.recipe for one in step.inputs if one.recipe):
+            grow(here, steps[recipe])
         for one in step.inputs:
-            if one.recipe in steps:
-                grow(here, steps[one.recipe])
-            elif one.path:
+            if one.path:
                 here.add(f"[cyan]{escape(one.path)}[/]  [dim]{one.sha256}[/]")
 
     grow(tree, trace.steps[0])
@@ -197,9 +197,8 @@ def _near(path: str) -> str:
     return escape(path if near.startswith("..") else near)
 
 
-def next_commands(deliverables: Sequence[Deliverable], catalog: str, flags: Mapping[str, Any]) -> RenderableType:
+def next_commands(one: Deliverable, catalog: str, flags: Mapping[str, Any]) -> RenderableType:
     """What one may want to do next."""
-    one = deliverables[0]
     place = "".join(f" --{name} {_near(flags[name])}" for name in ("out", "state") if name in flags)
     commands = [f"infinidub redo {escape(one.episode)} --lang {one.language} --line L0001 --text \"…\"{place}",
                 f"infinidub trace {_near(one.video)}{place}", f"infinidub serve{place}"]

@@ -44,6 +44,15 @@ class Row:
         """Whether all is delivered."""
         return all(state == "done" for state in self.steps.values())
 
+    @property
+    def state(self) -> str:
+        """In a few words."""
+        if self.trouble:
+            return f"✗ {self.trouble.step} {self.trouble.item} {self.trouble.error_class}: {self.trouble.error}"
+        now = [step for step, state in self.steps.items() if state == "running"]
+        ready = sum(state == "done" for state in self.steps.values())
+        return "✓ done" if self.done else f"▸ {now[0]}" if now else f"{ready} of {len(self.steps)} steps"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as `status --json` prints it."""
         return {"episode": self.episode, "language": self.language, "done": self.done, "steps": self.steps,

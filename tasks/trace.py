@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic import ConfigDict
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from models import tables as t
 from models.errors import InputError
@@ -127,16 +127,15 @@ def _same_delivery(session: Session, delivery: t.Delivery) -> list[str]:
 
 
 def _makers(session: Session, digest: str, above: set[str]) -> list[str]:
-    """Recipes whose result is, or holds, this content; the first to make it comes first.
+    """Recipes that brought this content (SHA-256 of a file or record) into the world, the first one first.
 
-    Args:
-        session: An open session.
-        digest: SHA-256 of a file or record.
-        above: Recipes on the way from the traced file: an ingested source that needed no mending is input and output
-            of the same step, and must not lead back to it.
+    A plan names the source's picture in its result, and an ingest that mended nothing hands on the file that it was
+    given: who also had it as input did not make it. `above` are recipes on the way from the traced file.
     """
-    query = (sa.select(t.Result.recipe).join(t.ResultFile, t.ResultFile.recipe == t.Result.recipe)
-             .where(t.ResultFile.direction == "out", t.ResultFile.sha256 == digest).order_by(t.Result.created))
+    out, given = aliased(t.ResultFile), aliased(t.ResultFile)
+    had_it = sa.exists().where(given.recipe == out.recipe, given.direction == "in", given.sha256 == digest)
+    query = (sa.select(t.Result.recipe).join(out, out.recipe == t.Result.recipe)
+             .where(out.direction == "out", out.sha256 == digest, ~had_it).order_by(t.Result.created))
     return [recipe for recipe in session.scalars(query) if recipe not in above]
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from models.records import EngineRef
 
 RATE = 48_000
 SECONDS = 4
-SPOKEN = {"Good morning.": (0.4, 1.2), "The lamp is old.": (1.8, 2.6), "We go now.": (3.0, 3.7)}
+SPOKEN = {"Good morning.": (0.3, 1.0), "The lamp is old.": (1.8, 2.4), "We go now.": (3.1, 3.7)}
 """What is said in the episode, and when."""
 NAMES = {"recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
          "shot-detector": "scenedetect", "face-detector": "dlib"}
@@ -49,8 +48,11 @@ class Fake:
 
 
 class Recognizer(Fake):
+    interrupted = False
+    """Ctrl-C in the middle of a step."""
+
     def recognize(self, samples: Samples, language: str | None) -> Recognition:
-        if os.environ.get("FAKE_INTERRUPT"):  # Ctrl-C in the middle of a step
+        if self.interrupted:
             raise KeyboardInterrupt
         return Recognition("en", 1.0, tuple(self._segment(text, *span) for text, span in SPOKEN.items()))
 
@@ -70,13 +72,13 @@ class Diarizer(Fake):
 
 class Translator(Fake):
     def pairs(self) -> frozenset[tuple[str, str]]:
-        return frozenset({("en", "es"), ("en", "fr"), ("en", "it")})
+        return frozenset({("en", "es"), ("en", "fr"), ("en", "it"), ("en", "gl"), ("en", "de")})
 
     def translate(self, lines: Mapping[str, str], source: str, target: str,
                   glossary: Mapping[str, str]) -> dict[str, str]:
         if target == "it":
             raise EngineError("the fake translator has no Italian today", hint="Try another")
-        return {key: f"{target} {text}" for key, text in lines.items()}
+        return {key: "word salad of sorts" if target == "gl" else text for key, text in lines.items()}
 
 
 class Synthesizer(Fake):
@@ -136,13 +138,15 @@ def episode_video() -> Path:
     return folder / "episode.mp4"
 
 
-def series(folder: Path, episodes: int = 1, **fields: Any) -> Path:
-    """A catalog `fake` with copies of that video, in a folder of its own."""
+def series(folder: Path, episodes: int | list[dict[str, Any]] = 1, **fields: Any) -> Path:
+    """A catalog `fake` with so many copies of that video (or these episodes), in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(1, episodes + 1):
-        (folder / f"e{number}.mp4").write_bytes(episode_video().read_bytes())
-    catalog = {"series": "fake", "source_language": "en", "languages": ["es", "fr"],
-               "episodes": [{"id": f"e{n}", "video": f"e{n}.mp4"} for n in range(1, episodes + 1)]}
+    listed = [{"id": f"e{n}", "video": f"e{n}.mp4"} for n in range(1, episodes + 1)] \
+        if isinstance(episodes, int) else episodes
+    for number, episode in enumerate(listed):
+        free = b"\0\0\0\x09free" + bytes([number])  # an empty box: other bytes, the same film
+        (folder / episode["video"]).write_bytes(episode_video().read_bytes() + free)
+    catalog = {"series": "fake", "source_language": "en", "languages": ["es", "fr"], "episodes": listed}
     (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog | fields))
     return folder / "catalog.yaml"
 

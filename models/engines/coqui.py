@@ -82,6 +82,8 @@ class Coqui:
         if voice not in voices:
             known = f"There are: {', '.join(voices)}" if voices else "It does not speak this language"
             raise InputError(f"coqui has no voice {voice!r} for {language}", hint=known)
+        if not any(map(str.isalnum, text)):
+            raise EngineError("there is nothing to say", where=text[:40])
         asked: dict[str, Any] = {"speaker": voice} if self._model.speakers else {}
         if self._model.is_multi_lingual:
             asked["language"] = name

@@ -65,6 +65,8 @@ class Espeak:
         name = espeak_name(language)
         if not name or voice not in VARIANTS:
             raise InputError(f"espeak has no voice {voice!r} for {language}", hint=f"There are: {', '.join(VARIANTS)}")
+        if not any(map(str.isalnum, text)):
+            raise EngineError("there is nothing to say", where=text[:40])
         rate = str(round(WORDS_PER_MINUTE * speed))
         data = run_espeak(["-v", f"{name}+{voice}", "-s", rate, "--stdin", "--stdout"], text)
         samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")

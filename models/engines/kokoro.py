@@ -115,6 +115,8 @@ class Kokoro:
         if not letters or not self._known(voice):
             known = ", ".join(v.id for v in self.voices(language)) or ", ".join(self._names)
             raise InputError(f"kokoro has no voice {voice!r} for {language}", hint=f"There are: {known}")
+        if not any(map(str.isalnum, text)):
+            raise EngineError("there is nothing to say", where=text[:40])
         pause = np.zeros(round(PAUSE * self.sample_rate), np.float32)
         parts: list[Samples] = []
         for phonemes in split_phonemes(phonemize(text, letters[0])):

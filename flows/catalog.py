@@ -6,7 +6,7 @@ deployment. Inside one process they share one `Session`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,9 +19,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from prefect.states import Completed, Failed
 
 from flows.artifacts import ProgressBar, report_catalog, report_language
-from flows.jobs import catalog_jobs, job_from_json, select
+from flows.jobs import Selected, catalog_jobs, job_from_json, select
 from flows.pipeline import EpisodeJob
-from flows.runs import Session, ToDo, left_to_do, session
+from flows.runs import Session, left_to_do, session
 from flows.settings import Settings, load_settings
 from flows.steps import later_steps
 from models.catalog import load_catalog
@@ -48,16 +48,23 @@ def sharing(run: Session) -> Iterator[Session]:
 
 
 @contextmanager
-def _joined(config: str, settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Session]:
+def _joined(config: str, settings: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> Iterator[Session]:
     """The session of the caller; a flow that was started by a deployment opens its own."""
     run = _SESSION.get()
     if run is not None:
         yield run
         return
     loaded = load_settings(Path(config) if config else None, settings)
-    noted = {**parameters, "config": config, "settings": dict(settings)}
+    noted = {**parameters, "config": config, "settings": dict(settings or {})}
     with session(loaded, "schedule", noted) as run, sharing(run):
         yield run
+
+
+def _noted(catalog: str, episode: str, languages: Sequence[str],
+           job: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `redo` and `retry` need to know of a run of one episode."""
+    return {"catalog": str(Path(catalog).resolve()) if catalog else "", "episodes": [episode],
+            "languages": list(languages), "jobs": {episode: dict(job)} if job else {}}
 
 
 def _job(run: Session, episode: str, catalog: str, job: Mapping[str, Any]) -> EpisodeJob:
@@ -97,10 +104,12 @@ def localize_catalog(catalog: str, episodes: list[str] | None = None, languages:
         config: Path of infinidub.toml; '' looks in the working folder.
         settings: Dotted name → value, over the file and the environment, e.g. {"out": "/srv/dubbed"}.
     """
-    noted = {"catalog": str(Path(catalog).resolve()), "episodes": episodes or [], "languages": languages or []}
-    with _joined(config, settings or {}, noted) as run:
+    loaded = load_settings(Path(config) if config else None, settings)
+    selected = select(_read(catalog, loaded), episodes or [], languages or [])
+    noted = {"catalog": str(Path(catalog).resolve()), "episodes": [one.job.id for one in selected],
+             "languages": sorted({language for one in selected for language in one.languages})}
+    with _joined(config, settings, noted) as run:
         _announce(run)
-        selected = select(_read(catalog, run.space.settings), episodes or [], languages or [])
         if run.todo is None:
             left_to_do(run, selected, accept_new_source=accept_new_source)
         for one in run.todo or ():
@@ -113,26 +122,30 @@ def localize_catalog(catalog: str, episodes: list[str] | None = None, languages:
 
 @flow(name="localize-episode", flow_run_name="{episode}")
 def localize_episode(episode: str, languages: list[str] | None = None, catalog: str = "",
-                     job: dict[str, Any] | None = None, config: str = "",
+                     job: dict[str, Any] | None = None, accept_new_source: bool = False, config: str = "",
                      settings: dict[str, Any] | None = None) -> State[Any]:
     """Dub one episode: what its languages share, then each language.
 
     Args:
         episode: Full id, `series/id`.
-        languages: BCP-47 tags; all of the episode when empty.
+        languages: BCP-47 tags; all of the episode unless given.
         catalog: Path of the catalog that describes it; or else
         job: its description (as `infinidub dub` makes it).
+        accept_new_source: Dub it anew if its file changed since it was delivered.
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
     """
-    noted = {"catalog": catalog, "episodes": [episode], "languages": languages or []}
-    with _joined(config, settings or {}, noted) as run:
+    noted = _noted(catalog, episode, languages or [], job)
+    with _joined(config, settings, noted) as run:
         _announce(run)
         description = _job(run, episode, catalog, job or {})
-        todo = ToDo(description, tuple(languages) if languages is not None else description.languages)
+        todo = [Selected(description, tuple(languages) if languages is not None else description.languages)]
+        if run.todo is None:
+            todo = left_to_do(run, todo, accept_new_source=accept_new_source)
         rest: dict[str, Any] = {"catalog": catalog, "job": job, "config": config, "settings": settings}
         before = len(run.failures)
-        run.episode(todo, prefect_runner, lambda language: localize_language(episode, language, **rest))
+        for one in todo:
+            run.episode(one, prefect_runner, lambda language: localize_language(episode, language, **rest))
         return _verdict(run, before)
 
 
@@ -149,7 +162,7 @@ def localize_language(episode: str, language: str, catalog: str = "", job: dict[
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
     """
-    with _joined(config, settings or {}, {"catalog": catalog, "episodes": [episode], "languages": [language]}) as run:
+    with _joined(config, settings, _noted(catalog, episode, [language])) as run:
         _announce(run)
         with ProgressBar.on(run, f"{episode} {language}"):
             done = run.localize(_job(run, episode, catalog, job or {}), language, prefect_runner)
@@ -170,10 +183,11 @@ def rerun_language(catalog: str, episode: str, language: str, from_step: str = "
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
     """
-    with _joined(config, settings or {}, {"catalog": catalog, "episodes": [episode], "languages": [language]}) as run:
+    with _joined(config, settings, _noted(catalog, episode, [language])) as run:
+        full_id = _job(run, episode, catalog, {}).id
         for tag, steps in later_steps(from_step, language).items():
-            run.space.ledger.raise_takes(episode, tag, steps)
-        return localize_episode(episode, [language], catalog=catalog, config=config, settings=settings,
+            run.space.ledger.raise_takes(full_id, tag, steps)
+        return localize_episode(full_id, [language], catalog=catalog, config=config, settings=settings,
                                 return_state=True)
 
 

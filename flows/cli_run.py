@@ -169,7 +169,6 @@ def again(command: str, given: dict[str, Any], config: Path | None, *, episode: 
 
 def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -> int:
     """Look, do what is missing, and say what came of it."""
-    from flows.preflight import preflight
     from flows.runs import left_to_do, run_plainly, session
 
     with Terminal() as terminal, session(order.settings, order.command, order.noted(), listener=terminal,
@@ -177,12 +176,10 @@ def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -
         if change:
             change(run.space)
         todo = left_to_do(run, order.selected, accept_new_source=order.accept_new_source)
-        if todo:
-            preflight(run.space, todo)
-            if order.settings.prefect:
-                _under_prefect(run, order)
-            else:
-                run_plainly(run, todo)
+        if todo and order.settings.prefect:
+            _under_prefect(run, order)
+        elif todo:
+            run_plainly(run, todo)
     _report(run, order, as_json)
     return run.exit_code
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import langcodes
 
+from flows.jobs import Selected
 from flows.pipeline import EpisodeJob
-from flows.runs import ToDo
 from flows.wiring import Workspace
 from models.engines import adapter, missing
 from models.errors import InputError, SetupError
 
 
-def preflight(space: Workspace, todo: Sequence[ToDo]) -> None:
+def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
     """Check what can be checked without running a model.
 
     Raises:

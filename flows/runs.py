@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from flows.jobs import Selected
 from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
+from flows.preflight import preflight
 from flows.settings import Settings
 from flows.wiring import Workspace, environment, open_workspace
 from models.errors import GateError, InfinidubError, MediaError, SourceChangedError
@@ -65,14 +66,6 @@ class Failure:
     exit_code: int
 
 
-@dataclass(frozen=True)
-class ToDo:
-    """What the ledger does not have yet of a selected episode."""
-
-    job: EpisodeJob
-    languages: tuple[str, ...]
-
-
 @dataclass
 class Session:
     """One run, from the first look to the last file."""
@@ -83,7 +76,7 @@ class Session:
     debug: bool = False
     """Errors are raised instead of noted."""
     counts: Counter[str] = field(default_factory=Counter)
-    todo: list[ToDo] | None = None
+    todo: list[Selected] | None = None
     """What was found missing; None: nobody has looked yet."""
     jobs: dict[str, EpisodeJob] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
@@ -129,7 +122,7 @@ class Session:
 
     # -- what is there --------------------------------------------------------------------------------------------
 
-    def left_to_do(self, one: Selected) -> ToDo | None:
+    def left_to_do(self, one: Selected) -> Selected | None:
         """Look everything up; what is complete is delivered and noted, what is missing is returned."""
         job, counts = one.job, Counter[str]()
         try:
@@ -138,7 +131,7 @@ class Session:
             if str(missing_step) == "ingest":
                 with _naming(job):
                     probe(job.video)  # what is no video is refused before anything starts
-            return ToDo(job, one.languages)
+            return Selected(job, one.languages)
         self.prepared[job.id] = prepared
         done = {language: self._looked_up(job, language, counts) for language in one.languages}
         self.localized |= {(job.id, language): result for language, result in done.items() if result}
@@ -148,7 +141,7 @@ class Session:
         except NotDoneError:
             complete = False
         self.counts += counts
-        return None if complete else ToDo(job, missing)
+        return None if complete else Selected(job, missing)
 
     def _looked_up(self, job: EpisodeJob, language: str, counts: Counter[str]) -> Localized | None:
         mine = Counter[str]()
@@ -183,7 +176,7 @@ class Session:
         self.localized[job.id, language] = done
         return done
 
-    def episode(self, todo: ToDo, runner: Runner, localize: Callable[[str], object]) -> None:
+    def episode(self, todo: Selected, runner: Runner, localize: Callable[[str], object]) -> None:
         """One episode: what the languages share, each missing language through `localize`, then the multi product."""
         with self.noting(todo.job.id):
             self.prepare(todo.job, runner)
@@ -279,11 +272,13 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
         space.ledger.end_run(run_id, state)
 
 
-def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[ToDo]:
+def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[Selected]:
     """What is missing of what was asked for; what is complete is delivered.
 
     Raises:
         SourceChangedError: An episode was dubbed from another file, and that was not accepted.
+        SetupError: Something that will be needed is not on this machine.
+        InputError: An engine does not do a language.
     """
     for one in selected:
         run.jobs[one.job.id] = one.job
@@ -293,10 +288,11 @@ def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source:
     for one in selected:
         with run.noting(one.job.id):
             run.todo += filter(None, [run.left_to_do(one)])
+    preflight(run.space, run.todo)
     return run.todo
 
 
-def run_plainly(run: Session, todo: Sequence[ToDo]) -> None:
+def run_plainly(run: Session, todo: Sequence[Selected]) -> None:
     """Do what is missing, without Prefect."""
     for one in todo:
         run.episode(one, perform, lambda language, job=one.job: run.localize(job, language, perform))  # type: ignore[misc]

@@ -21,7 +21,8 @@ from tests import fakes
 
 ROOT = Path(__file__).parent.parent
 Call = Callable[..., tuple[int, dict[str, Any]]]
-PLAIN = ("--set", "prefect=false", "--generator", "pulse")
+PLAIN = ("--set", "prefect=false", "--set", "multi=false", "--generator", "pulse")
+MULTI = ("--set", "multi=true")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def dubbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         for port, names in list(ENGINES.items()):
             patch.setitem(ENGINES, port, names)
         fakes.install()
-        assert run_command(["run", str(catalog), "--out", str(folder / "out"), *PLAIN]) == 0
+        assert run_command(["run", str(catalog), "--out", str(folder / "out"), *PLAIN, *MULTI]) == 0
     return catalog, folder / "out"
 
 
@@ -80,7 +81,7 @@ def computed(out: Path, run: str) -> set[str]:
 
 def test_an_unchanged_run_does_nothing_and_delivers_everything(call: Call, dubbed: tuple[Path, Path]) -> None:
     catalog, out = dubbed
-    code, said = call("run", catalog, "--out", out, *PLAIN)
+    code, said = call("run", catalog, "--out", out, *PLAIN, *MULTI)
     assert code == 0
     assert (said["steps_run"], said["lines_run"], said["shots_run"], said["failed"]) == (0, 0, 0, [])
     assert said["steps_reused"] >= 18
@@ -112,8 +113,8 @@ def test_deleted_files_are_delivered_again(call: Call, own: tuple[Path, Path]) -
 
 def test_a_second_language_transcribes_nothing(call: Call, tmp_path: Path) -> None:
     catalog, out = fakes.series(tmp_path / "series"), tmp_path / "out"
-    _, first = call("run", catalog, "--out", out, "--lang", "es", *PLAIN)
-    _, second = call("run", catalog, "--out", out, "--lang", "fr", *PLAIN)
+    _, first = call("run", catalog, "--out", out, "--lang", "es", *PLAIN, *MULTI)
+    _, second = call("run", catalog, "--out", out, "--lang", "fr", *PLAIN, *MULTI)
     assert {"ingest", "shots", "transcribe", "speakers", "translate"} <= computed(out, first["run"])
     assert first["multi"] == []
     assert not {"ingest", "shots", "transcribe", "speakers"} & computed(out, second["run"])
@@ -124,7 +125,7 @@ def test_a_second_language_transcribes_nothing(call: Call, tmp_path: Path) -> No
 def test_one_changed_line_voices_one_line(call: Call, own: tuple[Path, Path]) -> None:
     catalog, out = own
     code, said = call("redo", "fake/e1", "--lang", "es", "--line", "L0002", "--text", "The old lamp.", "--out", out,
-                      *PLAIN[:2])
+                      *PLAIN[:2], *MULTI)
     assert (code, said["lines_run"]) == (3, 1)  # the fake recognizer hears the old words: a gate
     assert said["error"]["class"] == "GateError"
     assert "transcribe" not in computed(out, said["run"])
@@ -204,9 +205,20 @@ def test_a_missed_bar_is_exit_code_3(call: Call, tmp_path: Path) -> None:
     assert "back_wer" in said["error"]["message"]
 
 
-def test_a_replaced_source_must_be_accepted(call: Call, tmp_path: Path) -> None:
+def test_ctrl_c_and_then_on_and_then_another_source(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     catalog, out = fakes.series(tmp_path / "series", languages=["es"]), tmp_path / "out"
-    assert call("run", catalog, "--out", out, *PLAIN)[0] == 0
+    monkeypatch.setattr(fakes.Recognizer, "interrupted", True)
+    assert run_command(["run", str(catalog), "--out", str(out), *PLAIN]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; run the same command again to go on"
+    with Ledger(f"sqlite:///{out}/.infinidub/infinidub.db").session() as session:
+        assert [run.state for run in session.scalars(sa.select(t.Run))] == ["cancelled"]
+
+    monkeypatch.setattr(fakes.Recognizer, "interrupted", False)
+    code, said = call("run", catalog, "--out", out, *PLAIN)
+    assert code == 0
+    assert not {"ingest", "shots"} & computed(out, said["run"])
+
     with (tmp_path / "series" / "e1.mp4").open("ab") as video:
         video.write(b"\0\0\0\x09free!")
     code, said = call("run", catalog, "--out", out, *PLAIN)
@@ -215,20 +227,6 @@ def test_a_replaced_source_must_be_accepted(call: Call, tmp_path: Path) -> None:
     assert "--accept-new-source" in said["error"]["hint"]
     assert call("run", catalog, "--out", out, *PLAIN, "--accept-new-source")[0] == 0
     assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
-
-
-def test_ctrl_c_and_then_on(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                            capsys: pytest.CaptureFixture[str]) -> None:
-    catalog, out = fakes.series(tmp_path / "series", languages=["es"]), tmp_path / "out"
-    monkeypatch.setattr(fakes.Recognizer, "interrupted", True)
-    assert run_command(["run", str(catalog), "--out", str(out), *PLAIN]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "stopped; run the same command again to go on"
-    with Ledger(f"sqlite:///{out}/.infinidub/infinidub.db").session() as session:
-        assert [run.state for run in session.scalars(sa.select(t.Run))] == ["cancelled"]
-    monkeypatch.setattr(fakes.Recognizer, "interrupted", False)
-    code, said = call("run", catalog, "--out", out, *PLAIN)
-    assert code == 0
-    assert not {"ingest", "shots"} & computed(out, said["run"])
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {

@@ -1,0 +1,164 @@
+"""The Prefect flows, as a deployment starts them: names, states, artifacts, and nothing secret in the parameters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.catalog import localize_catalog, localize_episode, rerun_language
+from models import tables as t
+from models.engines import ENGINES
+from tasks.ledger import Ledger
+from tests import fakes
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for port, names in list(ENGINES.items()):
+            patch.setitem(ENGINES, port, names)
+        fakes.install()
+        with prefect_test_harness(server_startup_timeout=120), temporary_settings(
+                {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
+
+
+@pytest.fixture(scope="module")
+def dubbed(server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], FlowRun]:
+    """A catalog with one language that works and one that fails, its settings, and the flow run that dubbed it."""
+    folder = tmp_path_factory.mktemp("flows")
+    catalog = fakes.series(folder / "series", languages=["es", "it"])
+    settings = {"out": str(folder / "out"), "engines.generator": "pulse", "multi": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFINIDUB_SECRETS__KEY", "hush-hush")
+        localize_catalog(str(catalog), settings=settings, return_state=True)
+    return catalog, settings, newest("localize-catalog")
+
+
+def client() -> SyncPrefectClient:
+    return get_client(sync_client=True)
+
+
+def runs() -> list[FlowRun]:
+    with client() as asking:
+        return sorted(asking.read_flow_runs(), key=lambda run: run.created, reverse=True)
+
+
+def newest(flow: str) -> FlowRun:
+    with client() as asking:
+        return next(run for run in runs() if asking.read_flow(run.flow_id).name == flow)
+
+
+def named(name: str) -> FlowRun:
+    return next(run for run in runs() if run.name == name)
+
+
+def task_states(run: FlowRun) -> dict[str, str]:
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
+
+    with client() as asking:
+        found = asking.read_task_runs(task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[run.id])))
+        return {one.name.partition(" ")[0]: str(one.state_name) for one in found}
+
+
+def test_runs_are_named_after_episode_and_language(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    assert dubbed[2].name == "series/catalog.yaml"
+    assert named("fake/e1").state_name == "Failed"
+    assert named("fake/e1·es").state_name == "Completed"
+    assert named("fake/e1·it").state_name == "Failed"
+
+
+def test_one_failing_language_is_seen_as_such(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    assert dubbed[2].state_name == "Failed"
+    assert dubbed[2].state is not None
+    assert dubbed[2].state.message == "fake/e1·it: the fake translator has no Italian today. Try another"
+
+
+def test_steps_are_tasks(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    shared, spanish = task_states(named("fake/e1")), task_states(named("fake/e1·es"))
+    assert shared.items() >= dict.fromkeys(("ingest", "shots", "transcribe", "speakers"), "Completed").items()
+    assert spanish == dict.fromkeys(
+        ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect"), "Completed")
+    assert task_states(named("fake/e1·it")) == {"translate": "Failed"}
+
+
+def test_parameters_are_plain_and_hold_no_secret(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    for run in runs():
+        assert "hush" not in json.dumps(run.parameters)
+    assert named("fake/e1·es").parameters.items() >= {"episode": "fake/e1", "language": "es"}.items()
+
+
+def test_artifacts_show_progress_timing_report_shots_and_matrix(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    progress, timing, report, shots, matrix = (Artifact.get(key) for key in (
+        "fake-e1-es-progress", "fake-e1-es-timing", "fake-e1-es-report", "fake-e1-es-shots", "fake-status"))
+    assert progress.data == 100
+    rows = json.loads(timing.data)
+    assert [row["line"] for row in rows] == ["L0001", "L0002", "L0003"]
+    assert rows[0].items() >= {"text": "Good morning.", "flags": ""}.items()
+    assert "| back_wer | 0 |" in report.data
+    assert "S0002" in report.data
+    assert shots.data.startswith("data:image/jpeg;base64,/9j/")
+    assert [(row["language"], row["state"].partition(" ")[0]) for row in json.loads(matrix.data)] == [
+        ("es", "✓"), ("it", "✗")]
+
+
+def test_the_run_is_tied_to_its_flow_run(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    _, settings, run = dubbed
+    with Ledger(f"sqlite:///{settings['out']}/.infinidub/infinidub.db").session() as session:
+        row = session.scalars(sa.select(t.Run)).one()
+    assert (row.command, row.state, row.flow_run) == ("schedule", "failed", str(run.id))
+    assert row.parameters["episodes"] == ["fake/e1"]
+
+
+def test_reused_steps_are_seen_as_reused(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    catalog, settings, _ = dubbed
+    state = localize_episode("fake/e1", ["es"], catalog=str(catalog), settings={**settings, "crf": 20},
+                             return_state=True)
+    assert state.is_completed()
+    states = task_states(named("fake/e1·es"))
+    assert states.items() >= {"synthesize": "Reused", "generate": "Reused", "assemble": "Completed"}.items()
+
+
+def test_a_rerun_does_the_step_and_what_builds_on_it(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    catalog, settings, _ = dubbed
+    state = rerun_language(str(catalog), "fake/e1", "es", from_step="mix", settings=settings, return_state=True)
+    assert state.is_completed()
+    assert newest("rerun-language").name == "fake/e1·es from mix"
+    states = task_states(named("fake/e1·es"))
+    assert states.items() >= {"translate": "Reused", "synthesize": "Reused", "mix": "Completed"}.items()
+
+
+def test_what_is_complete_starts_no_flow(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    catalog, settings, _ = dubbed
+    before = len(runs())
+    state = localize_catalog(str(catalog), languages=["es"], settings=settings, return_state=True)
+    assert state.is_completed()
+    assert len(runs()) == before + 1
+
+
+def test_bad_parameters_fail_with_one_line(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    state = localize_catalog("nowhere.yaml", settings=dubbed[1], return_state=True)
+    assert state.is_failed()
+    assert "nowhere.yaml: cannot be read" in str(state.message)
+
+
+def test_importing_the_flows_loads_no_model_library() -> None:
+    heavy = {"torch", "torchaudio", "onnxruntime", "faster_whisper", "ctranslate2", "whisperx", "TTS", "transformers",
+             "dlib", "cv2"}
+    program = f"import flows.catalog, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "[]"

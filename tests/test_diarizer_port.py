@@ -102,7 +102,7 @@ def test_same_sound_same_turns(name: str) -> None:
 def test_embedding_is_of_the_voice_not_of_the_words() -> None:
     sound, said = scene(1, 2)
     longer = [(span, voice) for span, voice in said if span[1] - span[0] > 0.8]
-    vectors = np.stack([loaded("ge2e").embed(sound[int(a * 16_000):int(b * 16_000)]) for (a, b), _ in longer])
+    vectors = loaded("ge2e").embed([sound[int(a * 16_000):int(b * 16_000)] for (a, b), _ in longer])
     alike = vectors @ vectors.T
     same = np.array([[v == w for _, w in longer] for _, v in longer])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
@@ -112,8 +112,16 @@ def test_embedding_is_of_the_voice_not_of_the_words() -> None:
 @pytest.mark.models
 def test_loudness_does_not_change_the_voice() -> None:
     sound, _ = scene(2)
-    a, b = (loaded("ge2e").embed(sound[8_000:40_000] * gain) for gain in (0.05, 1.0))
+    a, b = loaded("ge2e").embed([sound[8_000:40_000] * gain for gain in (0.05, 1.0)])
     assert float(a @ b) > 0.97
+
+
+@pytest.mark.models
+def test_company_does_not_change_the_voice() -> None:
+    sound, _ = scene(2)
+    stretches = [sound[8_000:8_000 + n] for n in (12_000, 40_000, 16_000)]
+    apart = [loaded("ge2e").embed([stretch])[0] for stretch in stretches]
+    assert np.allclose(loaded("ge2e").embed(stretches), apart, atol=1e-4)
 
 
 def test_mel_bands_cover_the_spectrum_with_equal_areas() -> None:

@@ -26,7 +26,7 @@ Spans = list[tuple[float, float]]
 RATE = 16_000
 WINDOW, HOP, MELS = 400, 160, 40
 """25 ms, 10 ms; mel bands."""
-PARTIAL, PARTIAL_HOP = 160, 40
+PARTIAL, PARTIAL_HOP = 160, 80
 """Mel frames that the encoder was trained on (1.6 s), and between two of its looks at a longer stretch."""
 BATCH = 64
 LOUDNESS_DBFS = -24.0
@@ -95,37 +95,40 @@ class Ge2e:
         spans = [part for span in speech for part in _parts(span, len(samples) / RATE)]
         if not spans:
             return ()
-        vectors = np.stack([self.embed(samples[int(a * RATE):int(b * RATE)]) for a, b in spans])
+        vectors = self.embed([samples[int(a * RATE):int(b * RATE)] for a, b in spans])
         labels = assign(spans, vectors, self._options.threshold, self._options.max_speakers)
         names: dict[int, str] = {}
         return tuple(Turn(start, end, names.setdefault(label, speaker_name(len(names))))
                      for (start, end), label in zip(spans, labels, strict=True))
 
-    def embed(self, samples: Samples) -> NDArray[np.float32]:
-        """The voice in 16 kHz `samples` (N,) as a vector of length 1 (256,)."""
+    def embed(self, stretches: Sequence[Samples]) -> Vectors:
+        """The voices in K stretches of 16 kHz sound as vectors of length 1 (K, 256)."""
         import torch
 
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            mel = self._mel(torch.from_numpy(_levelled(samples)))  # (F, 40)
-            last = max(0, len(mel) - PARTIAL)
-            starts = [*range(0, last, PARTIAL_HOP), last]
-            looks = [self._look(torch.stack([mel[s:s + PARTIAL] for s in starts[i:i + BATCH]]))
-                     for i in range(0, len(starts), BATCH)]
-            mean = torch.cat(looks).mean(dim=0)
-            return np.asarray((mean / mean.norm().clamp_min(1e-9)).numpy(), np.float32)
+            looks = [(k, look) for k, samples in enumerate(stretches) for look in self._looks(samples)]
+            looks.sort(key=lambda item: len(item[1]))
+            seen = torch.cat([self._encode([look for _, look in looks[i:i + BATCH]])
+                              for i in range(0, len(looks), BATCH)])  # (L, 256)
+            sums = torch.zeros(len(stretches), seen.shape[1]).index_add_(0, torch.tensor([k for k, _ in looks]), seen)
+            return np.asarray(torch.nn.functional.normalize(sums, dim=1).numpy(), np.float32)
 
-    def _mel(self, samples: Any) -> Any:
+    def _looks(self, samples: Samples) -> list[Any]:
+        """Pieces of at most 1.6 s of a stretch's mel bands, overlapping by half: (F, 40) each."""
         import torch
 
-        spectrum = torch.stft(samples, WINDOW, HOP, window=torch.hann_window(WINDOW), center=True,
-                              pad_mode="constant", return_complex=True).abs() ** 2  # (201, F)
-        return (self._bands @ spectrum).T
+        spectrum = torch.stft(torch.from_numpy(_levelled(samples)), WINDOW, HOP, window=torch.hann_window(WINDOW),
+                              center=True, pad_mode="constant", return_complex=True).abs() ** 2  # (201, F)
+        mel = (self._bands @ spectrum).T
+        last = max(0, len(mel) - PARTIAL)
+        return [mel[start:start + PARTIAL] for start in (*range(0, last, PARTIAL_HOP), last)]
 
-    def _look(self, mel: Any) -> Any:
+    def _encode(self, looks: Sequence[Any]) -> Any:
+        """(F, 40) each → (B, 256), of length 1."""
         import torch
 
-        _, (hidden, _) = self._lstm(mel)  # (3, B, 256)
+        _, (hidden, _) = self._lstm(torch.nn.utils.rnn.pack_sequence(list(looks), enforce_sorted=False))  # (3, B, 256)
         return torch.nn.functional.normalize(torch.relu(self._linear(hidden[-1])), dim=1)
 
 

@@ -43,6 +43,8 @@ MAX_CHANNELS = 8
 """What FLAC holds."""
 MAX_SIDE = 8192
 MAX_SECONDS = 24 * 3600
+LONGEST_PAUSE = 10
+"""Seconds a picture may stand, on average."""
 LATE = 0.2
 """Frame durations by which a time stamp may miss a constant rate."""
 HDR = frozenset({"smpte2084", "arib-std-b67"})
@@ -149,9 +151,10 @@ def _check_length(info: Probe, clock: Timing, path: Path) -> None:
                          f"{float(clock.stopped):.1f} s", where=place(path), hint="Copy or download it again")
     if len(clock.times) < 2:
         raise MediaError("shows a single picture", where=place(path), hint="Give a file with a moving picture")
-    if (clock.times[-1] - clock.times[0]) * clock.unit > MAX_SECONDS:
-        raise MediaError(f"claims to be longer than {MAX_SECONDS // 3600} hours", where=place(path),
-                         hint="Check its time stamps, or split it")
+    length = clock.end - int(clock.times[0]) * clock.unit
+    if length > min(MAX_SECONDS, LONGEST_PAUSE * len(clock.times)):
+        raise MediaError(f"claims to show {len(clock.times)} pictures for {float(length):.0f} s", where=place(path),
+                         hint="Check its time stamps; what is longer than a day must be split")
 
 
 def _kept_container(info: Probe) -> bool:

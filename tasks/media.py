@@ -177,7 +177,7 @@ def probe(path: Path) -> Probe:
 
 def _encrypted(container: Any) -> bool:
     streams = [s for s in container.streams if s.type in {"video", "audio"}]
-    if any((s.codec_context.codec_tag or "").lower().startswith("enc") for s in streams):
+    if any(s.codec_context and (s.codec_context.codec_tag or "").lower().startswith("enc") for s in streams):
         return True
     packet = next((p for p in container.demux(streams) if p.size), None) if streams else None
     return packet is not None and bool(packet.has_sidedata("encryption_info"))

@@ -139,7 +139,8 @@ def audio_blocks(path: Path, *, rate: int = CLOCK, channels: int | None = None, 
 
 
 def _track(container: Any, index: int | None, path: Path) -> Any:
-    tracks = [s for s in container.streams.audio if s.codec_context and index in {None, s.index}]
+    tracks = [s for s in container.streams.audio if index in {None, s.index} and s.codec_context
+              and s.codec_context.channels and s.codec_context.sample_rate]
     if not tracks:
         raise MediaError("has no audio stream that can be decoded", where=place(path),
                          hint="Give a file with a sound track")

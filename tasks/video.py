@@ -96,6 +96,9 @@ def picture_stream(container: Any, path: Path) -> Any:
     streams = [s for s in container.streams.video if not s.disposition & covers]
     if not streams:
         raise MediaError("has no video stream", where=place(path), hint="Give a file with a moving picture")
+    streams = [s for s in streams if s.codec_context]
+    if not streams:
+        raise MediaError("has a picture of an unknown codec", where=place(path), hint="Convert it to H.264")
     return next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
 
 

@@ -298,7 +298,7 @@ def test_all_languages_in_one_file(work):
 
 
 def test_a_codec_that_does_not_fit_is_encoded(work):
-    source = source_of(work, clips.clip("ffv1.mkv", vcodec="ffv1", qp=-1, acodec="flac"))
+    source = source_of(work, clips.clip("ffv1.mkv", rate=Fraction(24000, 1001), vcodec="ffv1", qp=-1, acodec="flac"))
     done = perform(work, assemble, asked(work, source))
     exact(work, source, work.store.path(done.video))
     assert not done.video_copied

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.fit import FASTEST, GAP, MAX_SHIFT, NEAR, SLOWEST, Fit, PlannedLine, fit_lines
@@ -34,6 +34,7 @@ def planned_lines(draw: st.DrawFn) -> list[PlannedLine]:
     return lines
 
 
+@settings(deadline=None)
 @given(planned_lines(), st.integers(SECOND, END))
 def test_what_holds_for_every_episode(lines, end):
     fits = fit_lines(lines, end)
@@ -54,6 +55,7 @@ def test_what_holds_for_every_episode(lines, end):
         assert all(a.start + a.length <= b.start for a, b in pairwise(own))
 
 
+@settings(deadline=None)
 @given(planned_lines())
 def test_a_line_that_stays_in_its_slot_disturbs_nobody(lines):
     fits = fit_lines(lines, END)
@@ -67,11 +69,13 @@ def test_a_line_that_stays_in_its_slot_disturbs_nobody(lines):
                 assert fit.start + fit.length <= max(other.start - GAP, source.end, fit.start)
 
 
+@settings(deadline=None)
 @given(planned_lines(), st.data())
 def test_order_of_input_does_not_matter(lines, data):
     assert fit_lines(data.draw(st.permutations(lines)), END) == fit_lines(lines, END)
 
 
+@settings(deadline=None)
 @given(planned_lines(), st.integers(0, 30 * SECOND))
 def test_lines_long_past_do_not_matter(lines, natural):
     """One line's new voice moves nothing that begins well after it: those are not generated anew."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.engines import adapter, describe
@@ -158,6 +158,7 @@ def test_kokoro_phonemes(letter, text, phonemes):
     assert set(phonemize(text, letter)) <= TOKENS.keys()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab ˈ,.!—…", max_size=60), st.integers(1, 20))
 def test_long_texts_are_cut_into_parts_that_fit(phonemes, longest):
     parts = list(split_phonemes(phonemes, longest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,13 @@ def openai(chat: Chat, **connection: Any) -> OpenAICompatible:
                             home(base_url=chat.base_url, **connection))
 
 
-def apertium(**options: Any) -> Apertium:
+def new_apertium() -> Apertium:
     if not shutil.which("apertium"):
         pytest.skip("needs apertium")
-    return Apertium(EngineRef(name="apertium", options=options), home())
+    return Apertium(EngineRef(name="apertium"), home())
+
+
+apertium = cache(new_apertium)
 
 
 @pytest.fixture(params=ENGINES)
@@ -141,7 +145,7 @@ def test_apertium_keeps_the_glossary():
 
 
 def test_apertium_lacking_a_pair_says_how_to_get_it(monkeypatch):
-    engine = apertium()
+    engine = new_apertium()
     monkeypatch.setattr(engine, "_installed", frozenset({"eng-cat"}))
     with pytest.raises(SetupError, match="apt-get install apertium apertium-fra-cat"):
         engine.translate({"L0001": "Yes."}, "en", "fr", {})
@@ -162,7 +166,7 @@ def test_apertium_counts_its_paragraphs(monkeypatch):
         return text.replace("\n\n", "\n", 1) if "\n\n" in text else "" if "old" in text else f"sí {text}"
 
     monkeypatch.setattr(apertium_module, "_call", call)
-    engine = apertium()
+    engine = new_apertium()
     with pytest.raises(EngineError, match=r"^L0003: "):
         engine.translate(LINES, "en", "es", {})
     assert calls[-1] == "Yes."

@@ -145,6 +145,7 @@ def test_kokoro_vocabulary():
 @pytest.mark.parametrize(("letter", "text", "phonemes"), [
     ("e", "¿Qué tal, Clara?", "kˈe tˈal, klˈaɾa?"),
     ("e", "Son 3 barcos (viejos).", "sˈon tɾˈes βˈaɾkos (bjˈexos)."),
+    ("e", "Son 3,5 o 1.000.", "sˈon tɾˈes koma θˈinko o mˈil."),
     ("f", "Bonjour, j’habite ici !", "bɔ̃ʒˈuʁ, ʒabˈit isˈi !"),
     ("i", "Oggi, città.", "ˈɔʤːɪ, ʧitːˈa."),
     ("a", "I say now: the church.", "I sˈA nˈW: ðə ʧˈɜɹʧ."),

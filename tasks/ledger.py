@@ -59,7 +59,7 @@ def _open(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _immediate(connection: sa.Connection) -> None:
-        # Two that read first and write later would deadlock at once ("database is locked"); taking the lock first waits.
+        # Two that read first and write later fail with "database is locked"; taking the lock first waits instead.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine

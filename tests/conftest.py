@@ -23,7 +23,7 @@ class GivenEngines:
         return self.by_port[port]
 
 
-@pytest.fixture()
+@pytest.fixture
 def work(tmp_path: Path) -> Work:
     ledger = Ledger(f"sqlite:///{tmp_path}/infinidub.db")
     scratch = tmp_path / "scratch"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 from models.errors import InputError, SetupError
 from models.ports import Engine, EngineHome

@@ -192,7 +192,8 @@ def prefect_runner(work: Work, what: Step[Q, R], request: Q) -> R:
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
-    from prefect.states import Completed, State
+    from prefect.client.schemas.objects import State
+    from prefect.states import Completed
 
     results: list[R] = []
 

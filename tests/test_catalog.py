@@ -17,7 +17,7 @@ GOOD: dict[str, Any] = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     root = tmp_path / "series"
     root.mkdir()

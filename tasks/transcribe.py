@@ -20,7 +20,7 @@ from models.records import Artifact, EngineRef, Line, Request, Tick, Transcript,
 from models.timebase import ticks
 from models.wording import UNSPACED
 from tasks import lines as dubbing
-from tasks.media import audio_blocks
+from tasks.media import audio_blocks, probe
 from tasks.step import Work, step
 from tasks.subtitles import MAX_BYTES, read_cues, read_record, to_transcript
 
@@ -63,8 +63,10 @@ def transcribe(work: Work, request: TranscribeRequest) -> Transcript:
     """
     recognizer: Recognizer = work.engines.get("recognizer", request.recognizer)
     language, words, dropped = request.language, list[HeardWord](), list[str]()
-    for begin, samples in pieces(work.store.path(request.audio)):
-        work.progress(f"transcribing from {begin // 60:.0f} min {begin % 60:.0f} s", 0.0)
+    path = work.store.path(request.audio)
+    total = float(probe(path).duration or 1)
+    for begin, samples in pieces(path):
+        work.progress(f"transcribing from {begin // 60:.0f} min {begin % 60:.0f} s", min(1.0, begin / total))
         heard = recognizer.recognize(samples, language)
         if heard.segments:
             language = _agreed(request.language, language, heard)

@@ -136,7 +136,8 @@ class FasterWhisper:
         return bool(get_speech_timestamps(samples, self._vad()))
 
     def _language(self, samples: Samples) -> tuple[str, float]:
-        language, probability, _ = self._model.detect_language(samples, vad_filter=True, vad_parameters=self._vad())
+        language, probability, _ = self._model.detect_language(
+            samples, vad_filter=True, vad_parameters=self._vad(), language_detection_segments=4)
         return str(language), float(probability)
 
 

@@ -103,7 +103,7 @@ class WhisperX:
         if len(samples) < SHORTEST * RATE:
             return Recognition(language or "", 0.0, ())
         try:
-            heard, probability, _ = model.detect_language(samples, vad_filter=True)
+            heard, probability, _ = model.detect_language(samples, vad_filter=True, language_detection_segments=4)
             spoken = self._pipeline.transcribe(samples, batch_size=self._options.batch_size, language=code or heard)
             segments = [segment for segment in spoken["segments"] if segment["text"].strip()]
             if not segments:

@@ -38,7 +38,8 @@ def test_flags_win_over_environment_over_file(empty_folder: Path, monkeypatch: p
     assert settings.options == {"espeak": {"pitch": 40, "voice": "f2"}}
 
 
-def test_paths_in_a_file_are_relative_to_it(empty_folder: Path) -> None:
+def test_paths_in_a_file_are_relative_to_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFINIDUB_WEIGHTS", raising=False)
     other = empty_folder / "conf"
     other.mkdir()
     (other / "night.toml").write_text('out = "nightly"\nweights = "/srv/weights"\n')

@@ -83,11 +83,11 @@ def report_catalog(run: Session, selected: Sequence[Selected]) -> None:
 
 def timing_rows(done: Localized) -> list[dict[str, str | float]]:
     """A row a line: when it was asked for, when it is heard, how much it was stretched."""
-    return [{"line": line.id, "speaker": line.speaker, "voice": line.voice, "text": line.text,
+    return [{"line": line.id, "speaker": line.speaker, "voice": line.voice,
              "at": timecode(line.planned[0]), "onset off (ms)": round(1000 * seconds(line.start - line.planned[0])),
              "slot (s)": round(seconds(line.slot[1] - line.slot[0]), 2), "spoken (s)": round(seconds(line.length), 2),
              "stretch": round(line.stretch, 2), "overflow (s)": round(seconds(line.overflow), 2),
-             "flags": ", ".join(line.flags)} for line in done.speech.lines]
+             "flags": ", ".join(line.flags), "text": line.text} for line in done.speech.lines]
 
 
 def report_markdown(done: Localized) -> str:

@@ -116,6 +116,8 @@ def localize_catalog(catalog: str, episodes: list[str] | None = None, languages:
             with run.noting(one.job.id):
                 localize_episode(one.job.id, list(one.languages), catalog=catalog, config=config, settings=settings,
                                  return_state=True)  # its failures are noted already
+            if run.broken:
+                raise run.broken
         report_catalog(run, selected)
         return _verdict(run)
 

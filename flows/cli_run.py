@@ -177,6 +177,7 @@ def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -
             change(run.space)
         todo = left_to_do(run, order.selected, accept_new_source=order.accept_new_source)
         if todo and order.settings.prefect:
+            terminal.say("  starting Prefect …")
             _under_prefect(run, order)
         elif todo:
             run_plainly(run, todo)
@@ -193,10 +194,12 @@ def _under_prefect(run: Session, order: Order) -> None:
         if order.catalog:
             localize_catalog(order.catalog, [one.job.id for one in order.selected], order.languages,
                              order.accept_new_source, order.config, order.flags, return_state=True)
-            return
-        for one in order.selected:
-            localize_episode(one.job.id, list(one.languages), job=job_to_json(one.job), config=order.config,
-                             settings=order.flags, return_state=True)
+        else:
+            for one in order.selected:
+                localize_episode(one.job.id, list(one.languages), job=job_to_json(one.job), config=order.config,
+                                 settings=order.flags, return_state=True)
+    if run.broken:
+        raise run.broken
 
 
 def _report(run: Session, order: Order, as_json: bool) -> None:

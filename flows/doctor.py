@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Check:
 
 def examine(settings: Settings) -> list[Check]:
     """Look at programs, engines, weights, database, disk, Prefect and GPU."""
-    return [*_programs(), *_engines(settings), _outcome("database", lambda: _database(settings)), _disk(settings),
-            _prefect(), _gpu()]
+    pairs = [_apertium_pairs()] if settings.engine("translator") == "apertium" and shutil.which("apertium") else []
+    database = _outcome("database", lambda: _database(settings))
+    return [*_programs(), *_engines(settings), *pairs, database, _disk(settings), _prefect(), _gpu()]
 
 
 def _programs() -> Iterator[Check]:
@@ -57,6 +59,15 @@ def _engines(settings: Settings) -> Iterator[Check]:
             here = weights.present(entry)
             yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
                         f"infinidub models pull {entry}")
+
+
+def _apertium_pairs() -> Check:
+    from models.engines.apertium import PACKAGES
+
+    listed = subprocess.run(["apertium", "-l"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S607
+    lacking = sorted({package for mode, package in PACKAGES.items() if mode not in listed.stdout.split()})
+    return Check("  language pairs", not lacking, f"{len(lacking)} are missing" if lacking else "all",
+                 f"apt-get install {' '.join(lacking)}", needed=False)
 
 
 def _outcome(name: str, look: Callable[[], str]) -> Check:

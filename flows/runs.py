@@ -18,7 +18,7 @@ from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
 from flows.preflight import preflight
 from flows.settings import Settings
 from flows.wiring import Workspace, environment, open_workspace
-from models.errors import GateError, InfinidubError, MediaError, SourceChangedError
+from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
 from tasks.history import delivered_source
 from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
@@ -83,6 +83,8 @@ class Session:
     localized: dict[tuple[str, str], Localized] = field(default_factory=dict)
     multi: dict[str, Path] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    broken: InfrastructureError | None = None
+    """What ended the run before its time."""
     started: float = field(default_factory=time.monotonic)
 
     def work(self, episode: str, language: str = "", counts: Counter[str] | None = None) -> Work:
@@ -109,10 +111,20 @@ class Session:
 
     @contextmanager
     def noting(self, episode: str, language: str = "") -> Iterator[None]:
-        """A failure inside becomes a note in `failures`, so that the others go on."""
+        """A failure inside becomes a note in `failures`, so that the others go on.
+
+        Where database, store or disk failed, the others would fail as well: that ends the run.
+        """
         try:
             yield
+        except InfrastructureError as error:
+            self.broken = error
+            raise
         except Exception as error:
+            if type(error).__module__.partition(".")[0] in {"httpx", "prefect"}:
+                self.broken = InfrastructureError(f"Prefect's server failed: {error}", where=episode,
+                                                  hint="Run the same command again: it goes on where it stopped")
+                raise self.broken from error
             if self.debug:
                 raise
             known = isinstance(error, InfinidubError)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # these pull in database and media libraries, which `infinidu
 MARKS = {"done": "[green]✓[/]", "reused": "[green]✓[/]", "running": "[yellow]▸[/]", "failed": "[red]✗[/]",
          "waiting": "[dim]·[/]"}
 
+QUIET_S = 5.0
+"""Without a terminal, a long step says where it is this often."""
+
 stdout = Console(width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True)
 
@@ -42,6 +45,7 @@ class Terminal:
                               TextColumn("{task.fields[text]}", style="dim"), TimeElapsedColumn(), console=console,
                               transient=True, disable=not console.is_terminal)
         self._running: dict[tuple[str, str, str], tuple[TaskID, float]] = {}
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -53,6 +57,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """One line."""
+        self._said = time.monotonic()
         self._bars.console.print(text, highlight=False, soft_wrap=True)
 
     def step(self, episode: str, language: str, step: str, state: str) -> None:
@@ -69,10 +74,12 @@ class Terminal:
         self.say(f"{MARKS[state]} {name}  [dim]{took}[/]")
 
     def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
-        """Moves the bar of the step that runs."""
+        """Moves the bar of the step that runs; without a terminal, says a line every now and then."""
         for (where, tag, _step), (task, _started) in self._running.items():
             if (where, tag) == (episode, language):
                 self._bars.update(task, completed=min(max(fraction, 0.0), 1.0), text=escape(text[:40]))
+        if not self.console.is_terminal and time.monotonic() - self._said > QUIET_S:
+            self.say(f"    {escape(_place(episode, language))}  {escape(text)}, {fraction:.0%}")
 
     def link(self, name: str, url: str) -> None:
         """Where a run is seen in the user interface."""

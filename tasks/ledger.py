@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import tables as t
-from models.errors import InfrastructureError
+from models.errors import InfrastructureError, StorageFullError
 from models.records import Artifact
 
 
@@ -97,6 +97,9 @@ class Ledger:
     def _error(self, error: SQLAlchemyError) -> InfrastructureError:
         where = self.engine.url.render_as_string(hide_password=True)
         cause = str(getattr(error, "orig", error)).splitlines()[0]
+        if "disk is full" in cause or "No space left" in cause:
+            return StorageFullError("no space left for the database", where=where,
+                                    hint="Free some space and run the same command again: it goes on where it stopped")
         hint = "Is the server up, and may this user write?" if isinstance(error, OperationalError) else ""
         return InfrastructureError(f"the database failed: {cause}", where=where, hint=hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -229,6 +230,24 @@ def test_ctrl_c_and_then_on_and_then_another_source(call: Call, tmp_path: Path, 
     assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
 
 
+def test_a_full_disk_ends_the_run_and_the_next_goes_on(call: Call, own: tuple[Path, Path],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, out = own
+
+    def full(_file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.store.os.fsync", full)
+        code, said = call("run", catalog, "--out", out, *PLAIN, "--set", "loudness_lufs=-20")
+    assert (code, said["error"]["class"]) == (5, "StorageFullError")
+    assert said["error"]["hint"].startswith("Free some space")
+    assert not list(out.rglob(".partial-*"))
+    code, said = call("run", catalog, "--out", out, "--lang", "es", *PLAIN, "--set", "loudness_lufs=-20")
+    assert code == 0
+    assert said["deliverables"][0]["loudness_lufs"] == pytest.approx(-20, abs=0.5)
+
+
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no catalog": (["run", "none.yaml"], "none.yaml: cannot be read"),
     "no verb": (["dubb"], "No such command"),
@@ -353,8 +372,9 @@ def test_status_has_a_row_per_language(call: Call, dubbed: tuple[Path, Path]) ->
 
 def test_people_get_tables(dubbed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     catalog, out = map(str, dubbed)
-    expected = {("run", catalog, *PLAIN): "back-WER", ("status", catalog): "inspect", ("plan", catalog, *PLAIN): "nothing",
-                ("config",): "loudness_lufs", ("trace", f"{out}/fake/e1/es/e1.es.mp4"): "e1.mp4"}
+    expected = {("run", catalog, *PLAIN): "back-WER", ("status", catalog): "inspect",
+                ("plan", catalog, *PLAIN): "nothing", ("config",): "loudness_lufs",
+                ("trace", f"{out}/fake/e1/es/e1.es.mp4"): "e1.mp4"}
     for arguments, words in expected.items():
         assert run_command([*arguments, "--out", out]) == 0
         assert words in capsys.readouterr().out

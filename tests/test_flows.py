@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.catalog import localize_catalog, localize_episode, rerun_language
+from flows.deploy import deploy_all
+from flows.settings import load_settings
 from models import tables as t
 from models.engines import ENGINES
 from tasks.ledger import Ledger
@@ -32,6 +34,7 @@ def server() -> Iterator[None]:
         for port, names in list(ENGINES.items()):
             patch.setitem(ENGINES, port, names)
         fakes.install()
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         with prefect_test_harness(server_startup_timeout=120), temporary_settings(
                 {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
@@ -154,6 +157,20 @@ def test_bad_parameters_fail_with_one_line(dubbed: tuple[Path, dict[str, Any], F
     state = localize_catalog("nowhere.yaml", settings=dubbed[1], return_state=True)
     assert state.is_failed()
     assert "nowhere.yaml: cannot be read" in str(state.message)
+
+
+def test_deployments_are_registered(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    monkeypatch.chdir(ROOT)
+    names = deploy_all(load_settings(flags={"out": str(tmp_path)}))
+    assert names == ["localize-catalog/nightly", "localize-episode/episode", "rerun-language/rerun-language"]
+    with client() as asking:
+        nightly, episode, _ = (asking.read_deployment_by_name(name) for name in names)
+    assert [str(one.schedule.cron) for one in nightly.schedules] == ["0 2 * * *"]
+    assert nightly.global_concurrency_limit is not None
+    assert nightly.global_concurrency_limit.limit == 1
+    assert episode.entrypoint == "flows.catalog.localize_episode"
+    assert episode.job_variables["working_dir"] == str(ROOT)
 
 
 def test_importing_the_flows_loads_no_model_library() -> None:

@@ -1,6 +1,6 @@
 # Everything works in .venv at the project's root and is safe to repeat.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-extras clean
+.PHONY: help setup demo test check test-extras bench clean
 BIN := .venv/bin
 
 help:            ## what there is
@@ -11,6 +11,7 @@ setup:           ## system packages (if root), .venv, weights of the embedded en
 
 demo: setup      ## dub both example episodes from English into Spanish and French
 	@$(BIN)/infinidub run examples/harbor-lights/catalog.yaml --out dubbed
+	@$(BIN)/python infra/bench/demo.py dubbed
 
 test: setup      ## the whole suite
 	@$(BIN)/pytest
@@ -20,6 +21,9 @@ check: setup     ## style, types, import rules
 
 test-extras: setup  ## whisperx and coqui-tts in an environment of their own
 	@bash infra/extras/test.sh
+
+bench: setup     ## memory against length, and wall time under Prefect against plain calls (10 minutes)
+	@$(BIN)/python infra/bench/memory.py && $(BIN)/python infra/bench/prefect_overhead.py
 
 clean:           ## remove environments and the demo's output
 	rm -rf .venv .venv-extras dubbed

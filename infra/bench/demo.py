@@ -55,7 +55,7 @@ def main() -> None:
     """Print two tables: what all languages share, and each delivered file."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "dubbed").resolve()
     ledger = Ledger(f"sqlite:///{out}/.infinidub/infinidub.db")
-    shared = Table("episode", "transcript WER ≤ 8 %", "shots as in the truth", "right speaker ≥ 90 % of speech", box=None)
+    shared = Table("episode", "transcript WER ≤ 8 %", "shots as in the truth", "right speaker ≥ 90 % of time", box=None)
     files = Table("episode", "lang", *(f"{name} {bar}".strip() for name, bar in COLUMNS.values()), box=None)
     for truth_file in sorted(EXAMPLES.glob("*.truth.json")):
         episode = "harbor-lights/" + truth_file.name.partition(".")[0].rpartition("-")[2]

@@ -20,4 +20,5 @@ if [ "$(cat $stamp 2>/dev/null)" != "$now" ]; then
   [ "$($python -c 'import torch; print(torch.version.cuda)')" != None ] || rm -f "$site"/torchaudio/lib/*.so
   echo "$now" > $stamp
 fi
-exec $python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_recognizer_port.py tests/test_diarizer_port.py "$@"
+$python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_recognizer_port.py tests/test_diarizer_port.py "$@"
+exec $python -m pytest -p no:cacheprovider tests/test_synthesizer_port.py -k coqui

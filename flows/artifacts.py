@@ -19,8 +19,9 @@ from prefect.artifacts import (
 )
 
 from flows.jobs import Selected
+from flows.listener import Listener
 from flows.pipeline import Localized
-from flows.runs import Listener, Session
+from flows.runs import Session
 from flows.status import survey
 from flows.steps import PER_LANGUAGE, STEPS
 from models.timebase import seconds, timecode

@@ -66,7 +66,7 @@ def answer(as_json: bool, data: dict[str, Any], *parts: RenderableType) -> None:
         return
     for part in parts:
         if part:
-            stdout.print(part)
+            stdout.print(part, soft_wrap=isinstance(part, str), highlight=False)  # commands and paths stay whole
 
 
 def _value(text: str) -> Any:

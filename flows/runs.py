@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flows.jobs import Selected
+from flows.listener import Listener, Silence
 from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
 from flows.preflight import preflight
 from flows.settings import Settings
@@ -24,35 +25,6 @@ from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
 
 COUNTS = ("steps_run", "steps_reused", "lines_run", "lines_reused", "shots_run", "shots_reused")
-
-
-class Listener(Protocol):
-    """Is told how a run gets on."""
-
-    def step(self, episode: str, language: str, step: str, state: str) -> None:
-        """A step is 'running', 'done', 'reused' or 'failed'."""
-        ...
-
-    def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
-        """Inside a step: what is being done, and how much of it (0 … 1)."""
-        ...
-
-    def link(self, name: str, url: str) -> None:
-        """Where a run is seen in the user interface."""
-        ...
-
-
-class Silence:
-    """Nobody listens."""
-
-    def step(self, episode: str, language: str, step: str, state: str) -> None:
-        """Ignored."""
-
-    def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
-        """Ignored."""
-
-    def link(self, name: str, url: str) -> None:
-        """Ignored."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ MARKS = {"done": "[green]✓[/]", "reused": "[green]✓[/]", "running": "[yellow
 QUIET_S = 5.0
 """Without a terminal, a long step says where it is this often."""
 
+SHOWN_WEIGHTS = 4
+WIDE = 120
+"""Columns that a matrix with the steps' names takes."""
+
 stdout = Console(width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True)
 
@@ -109,9 +113,9 @@ def _place(episode: str, language: str) -> str:
 
 def deliverables_table(deliverables: Sequence[Deliverable]) -> Table:
     """The closing table: figures of every delivered language."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("episode", "lang", "length", "generated", "passed on", "on time", "stretch", "LUFS", "dBTP",
-                 "back-WER", ""):
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("episode", "lang", "length", "gene-\nrated", "pass-\nthrough", "on\ntime", "stretch", "LUFS", "dBTP",
+                 "back-\nWER", ""):
         table.add_column(name, justify="left" if name in {"episode", "lang"} else "right", no_wrap=True)
     for one in deliverables:
         wer = "–" if one.back_wer is None else f"{one.back_wer:.1%}"
@@ -131,14 +135,16 @@ def files_list(deliverables: Sequence[Deliverable], multi: Sequence[str]) -> Ren
 
 def status_table(rows: Sequence[Row]) -> RenderableType:
     """Episode × language × step, then the failures."""
+    wide = stdout.width >= WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("episode", "lang", *STEPS):
-        table.add_column(name, justify="left" if name in {"episode", "lang"} else "center")
+    for name in ("episode", "lang", *(STEPS if wide else ("steps", "state"))):
+        table.add_column(name, justify="left" if name in {"episode", "lang", "state"} else "center")
     for row in rows:
-        table.add_row(escape(row.episode), row.language, *(MARKS[row.steps[step]] for step in STEPS))
+        marks = [MARKS[row.steps[step]] for step in STEPS]
+        table.add_row(escape(row.episode), row.language, *(marks if wide else ("".join(marks), escape(row.state))))
     trouble = [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {row.trouble.step} {row.trouble.item}"
                f"  [red]{row.trouble.error_class}[/]: {escape(row.trouble.error)}" for row in rows if row.trouble]
-    return Group(table, *trouble)
+    return Group(table, *(trouble if wide else ()))
 
 
 def forecast_table(plans: Sequence[Mapping[str, Any]]) -> Table:
@@ -159,6 +165,7 @@ def trace_tree(trace: Trace) -> Tree:
     """A file and everything behind it."""
     tree = Tree(f"[bold]{escape(trace.file)}[/]  {_place(trace.episode, trace.language)}  [dim]{trace.sha256}[/]")
     steps = {step.recipe: step for step in trace.steps}
+    order = {recipe: place for place, recipe in enumerate(steps)}
     seen: set[str] = set()
 
     def grow(branch: Tree, step: TracedStep) -> None:
@@ -167,12 +174,12 @@ def trace_tree(trace: Trace) -> Tree:
             return
         seen.add(step.recipe)
         here = branch.add(_step_line(step))
-        for name, digest in step.execution.weights.items() if step.execution else ():
-            here.add(f"[dim]weights {escape(name)} {digest[:12]}[/]")
+        for line in _weights(step, seen):
+            here.add(f"[dim]{line}[/]")
         for item in step.items:
             seed = "" if item.seed is None else f"  seed {item.seed}"
-            here.add(f"[dim]{item.item}  {item.outcome}  {item.recipe[:12]}{seed}[/]")
-        for recipe in dict.fromkeys(one.recipe for one in step.inputs if one.recipe):
+            here.add(f"[dim]{item.item}  {item.step} {item.outcome}  {item.recipe[:12]}{seed}[/]")
+        for recipe in sorted({one.recipe for one in step.inputs if one.recipe}, key=order.__getitem__):
             grow(here, steps[recipe])
         for one in step.inputs:
             if one.path:
@@ -182,14 +189,27 @@ def trace_tree(trace: Trace) -> Tree:
     return tree
 
 
+def _weights(step: TracedStep, seen: set[str]) -> Iterator[str]:
+    """The weights an engine ran on, where it is named for the first time."""
+    weights = sorted(step.execution.weights.items()) if step.execution else []
+    if step.execution is None or step.execution.engine in seen:
+        return
+    seen.add(step.execution.engine)
+    for name, digest in weights[:SHOWN_WEIGHTS]:
+        yield f"weights {escape(name)} {digest[:12]}"
+    if len(weights) > SHOWN_WEIGHTS:
+        yield f"weights: {len(weights) - SHOWN_WEIGHTS} more files; --json has all hashes"
+
+
 def _step_line(step: TracedStep) -> str:
     done, line = step.execution, f"[bold]{step.step}[/] v{step.version}  [dim]recipe[/] {step.recipe[:12]}"
     if done is None or step.run is None:
         return line
     seed = "" if done.seed is None else f"  seed {done.seed}"
     engine = f"  [magenta]{escape(done.engine)}[/]" if done.engine else ""
-    return (f"{line}{engine}{seed}  [dim]{done.started:%Y-%m-%d %H:%M:%S}, {done.cpu_seconds or 0:.1f} CPU s, attempt"
-            f" {done.attempt}, run {step.run.id[:8]} on {escape(str(step.run.environment.get('host', '?')))}[/]")
+    item = f"  {done.item}" if done.item else ""
+    return (f"{line}{item}{engine}{seed}  [dim]{done.started:%Y-%m-%d %H:%M:%S}, {done.cpu_seconds or 0:.1f} CPU s,"
+            f" attempt {done.attempt}, run {step.run.id[:8]}, host {escape(str(step.run.environment.get('host')))}[/]")
 
 
 def clock(length: float) -> str:

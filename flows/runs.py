@@ -175,7 +175,10 @@ class Session:
             return True
         done = {}
         for tag in job.languages:
-            result = self.localized.get((job.id, tag)) or self._looked_up(job, tag, Counter())
+            try:
+                result = self.localized.get((job.id, tag)) or self._looked_up(job, tag, Counter())
+            except InfinidubError:  # a language that was not asked for: what keeps it from being looked up is its own
+                result = None
             if result is None:
                 return True
             done[tag] = result

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -227,7 +228,8 @@ def _near(path: str) -> str:
 def next_commands(one: Deliverable, catalog: str, flags: Mapping[str, Any]) -> RenderableType:
     """What one may want to do next."""
     place = "".join(f" --{name} {_near(flags[name])}" for name in ("out", "state") if name in flags)
-    commands = [f"infinidub redo {escape(one.episode)} --lang {one.language} --line L0001 --text \"…\"{place}",
-                f"infinidub trace {_near(one.video)}{place}", f"infinidub serve{place}"]
-    commands += [f"infinidub status {_near(catalog)}{place}"] if catalog else []
+    program = "infinidub" if which("infinidub") else _near(sys.argv[0])
+    commands = [f"{program} redo {escape(one.episode)} --lang {one.language} --line L0001 --text \"…\"{place}",
+                f"{program} trace {_near(one.video)}{place}", f"{program} serve{place}"]
+    commands += [f"{program} status {_near(catalog)}{place}"] if catalog else []
     return "[dim]Next:[/]\n" + "\n".join(f"  {command}" for command in commands)

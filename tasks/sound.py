@@ -5,6 +5,7 @@ Audio is float32 in [-1, 1], (N,) for one channel and (N, C) for several.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import av
 import numpy as np
 import soundfile
 
-from models.errors import InfrastructureError, MediaError
+from models.errors import InfrastructureError, MediaError, StorageFullError
 from models.ports import Samples
 from models.timebase import CLOCK
 from tasks.video import place, reading
@@ -169,6 +170,10 @@ def read_audio(path: Path, *, rate: int = CLOCK, channels: int | None = 1, start
     return samples[:, 0] if channels == 1 else samples
 
 
+FULL = 1 << 20
+"""Bytes free below which a disk counts as full."""
+
+
 class FlacWriter:
     """Writes a 24-bit FLAC piece by piece."""
 
@@ -179,7 +184,7 @@ class FlacWriter:
         try:
             self._file = soundfile.SoundFile(str(self.path), "w", self.rate, self.channels, "PCM_24", format="FLAC")
         except soundfile.LibsndfileError as error:
-            raise InfrastructureError(f"cannot be written ({error.error_string})", where=str(self.path)) from error
+            raise self._error(error) from error
         return self
 
     def write(self, block: Samples) -> None:
@@ -191,7 +196,14 @@ class FlacWriter:
         try:
             self._file.write(block)
         except soundfile.LibsndfileError as error:
-            raise InfrastructureError(f"cannot be written ({error.error_string})", where=str(self.path)) from error
+            raise self._error(error) from error
+
+    def _error(self, error: soundfile.LibsndfileError) -> InfrastructureError:
+        """libsndfile says only 'System error': whether the disk is full is seen on the disk."""
+        if shutil.disk_usage(self.path.parent).free < FULL:
+            return StorageFullError("no space left on the disk", where=str(self.path),
+                                    hint="Free some space and run the same command again")
+        return InfrastructureError(f"cannot be written ({error.error_string})", where=str(self.path))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
                  ) -> None:

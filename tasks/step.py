@@ -24,7 +24,8 @@ from tasks.store import Store, get_record, put_record
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Record)
-Unit = Literal["step", "line", "fit", "shot"]
+Unit = Literal["step", "text", "line", "fit", "shot"]
+"""What is counted: steps, texts translated, lines voiced, voices fitted, shots generated."""
 
 
 class NotDoneError(Exception):
@@ -53,7 +54,7 @@ class Work:
     threads: int = 2
     progress: Callable[[str, float], None] = lambda _what, _done: None
     """Told what is being done and how much of it (0 … 1): for people."""
-    counts: Counter[str] = field(default_factory=Counter)
+    """steps_run, steps_reused, and the same of each `Unit`."""
     """steps_run, steps_reused, lines_run, lines_reused, shots_run, shots_reused."""
 
 

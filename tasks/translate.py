@@ -79,7 +79,7 @@ def _check_pair(pairs: frozenset[tuple[str, str]] | None, request: LineRequest) 
                          hint=f"{does}. Or choose another translator, or give a script")
 
 
-@step("translate.line", version=1, result=LineText, unit="line", batch=_translate_lines)
+@step("translate.line", version=1, result=LineText, unit="text", batch=_translate_lines)
 def translate_line(work: Work, request: LineRequest) -> LineText:
     """Translate one line."""
     return _translate_lines(work, [request])[0]

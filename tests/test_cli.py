@@ -105,6 +105,22 @@ def test_an_unchanged_run_loads_neither_prefect_nor_models(dubbed: tuple[Path, P
     assert done.stdout.splitlines()[-1] == "[] 0"
 
 
+def test_the_same_on_postgresql(call: Call, postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_DATABASE", postgresql)
+    catalog, out = fakes.series(tmp_path / "series"), tmp_path / "out"
+    assert call("run", catalog, "--out", out, "--lang", "es", *PLAIN)[0] == 0
+    code, said = call("run", catalog, "--out", out, *PLAIN)
+    assert (code, said["lines_run"]) == (0, 3)  # French only; what both share is reused
+    assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
+    code, said = call("redo", "fake/e1", "--lang", "es", "--line", "L0002", "--text", "Es vieja.", "--out", out)
+    assert (code, said["lines_run"]) in {(0, 1), (3, 1)}  # the fake recognizer does not hear the new text
+    assert call("status", catalog, "--out", out)[0] == 0
+    code, said = call("trace", out / "fake/e1/es/e1.es.mp4", "--out", out)
+    assert code == 0
+    assert {step["step"] for step in said["steps"]} >= {"ingest", "transcribe", "synthesize.line", "mix", "assemble"}
+    assert not list(out.rglob("*.db"))
+
+
 def test_deleted_files_are_delivered_again(call: Call, own: tuple[Path, Path]) -> None:
     catalog, out = own
     code, said = call("run", catalog, "--out", out, *PLAIN)

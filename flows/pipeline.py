@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flows.wiring import Workspace
 from models import tables as t
-from models.errors import EngineError, InfinidubError
+from models.errors import InfinidubError, InputError
 from models.records import (
     Artifact,
     Clips,
@@ -22,6 +22,7 @@ from models.records import (
     Inspection,
     Mix,
     Plan,
+    ShotRequest,
     Shots,
     Source,
     Speech,
@@ -30,7 +31,8 @@ from models.records import (
 )
 from models.timebase import frame_to_ticks
 from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
-from tasks.generate import GenerateRequest, generate, generate_shot, run_shard
+from tasks.captions import Cue, srt
+from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
 from tasks.mix import MixRequest, mix
@@ -42,9 +44,6 @@ from tasks.step import Q, R, Runner, Step, Work, find, lookup
 from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
 from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
 from tasks.translate import TranslateRequest, translate
-
-SHARED_STEPS = ("ingest", "shots", "transcribe", "speakers")
-LANGUAGE_STEPS = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,8 @@ class Pipeline:
     def localize(self, work: Work, prepared: Prepared, language: str) -> Localized:
         """Everything that one language needs, to the delivered files."""
         with at(f"{self.job.id}·{language}"):
+            if language == prepared.transcript.language:
+                raise InputError(f"{language} is what is spoken already", hint="Name other languages to dub into")
             takes = work.ledger.takes(self.job.id, language)
             speech = self._speech(work, takes, prepared, language)
             mixed = self._mix(work, takes, prepared, speech)
@@ -170,20 +171,28 @@ class Pipeline:
 
     def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared, language: str) -> Speech:
         job, transcript = self.job, prepared.transcript
-        script = job.script.get(language)
+        script, dialogue = job.script.get(language), job.dialogue.get(language)
+        track = self._import(dialogue) if dialogue else None
+        text, kind = (self._import(script), script.suffix.lstrip(".").lower()) if script else (None, "")
+        if track and not text:
+            text, kind = self._heard_script(work, takes, track, language), "srt"
         translation: Translation = self._step(work, takes, translate, TranslateRequest(
             transcript=transcript, language=language, translator=self.space.engine("translator"),
-            glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language),
-            script=self._import(script) if script else None,
-            script_format=script.suffix.lstrip(".").lower() if script else ""))
-        dialogue = job.dialogue.get(language)
-        if dialogue:
+            glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
+            script_format=kind))
+        if track:
             return self._step(work, takes, read_dialogue, DialogueRequest(
-                dialogue=self._import(dialogue), transcript=transcript, translation=translation,
-                length=prepared.length))
+                dialogue=track, transcript=transcript, translation=translation, length=prepared.length))
         return self._step(work, takes, synthesize, SynthesizeRequest(
             transcript=transcript, translation=translation, synthesizer=self.space.engine("synthesizer"),
             cast=job.cast.get(language, {}), length=prepared.length))
+
+    def _heard_script(self, work: Work, takes: dict[str, int], track: Artifact, language: str) -> Artifact:
+        """What is said in a finished dialogue track, as the script that was not given with it: for the subtitles."""
+        heard = self._step(work, takes, transcribe, TranscribeRequest(
+            audio=track, language=language, recognizer=self.space.engine("recognizer")))
+        cues = [Cue(line.start, line.end, line.text) for line in heard.lines]
+        return work.store.put_bytes(srt(cues).encode(), "application/x-subrip")
 
     def _mix(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Mix:
         settings = self.space.settings
@@ -202,22 +211,25 @@ class Pipeline:
 
     def _generate(self, work: Work, takes: dict[str, int], planned: Plan) -> Clips:
         requests = tuple(shot.request for shot in planned.shots if shot.request)
-        missing = {r.shot for r in requests if find(work, generate_shot, r) is None}
-        if missing and not self._planning:
-            self._dispatch(work, planned, missing)
-        return self._step(work, takes, generate, GenerateRequest(requests=requests))
+        with self._sharded(work, planned, requests):
+            return self._step(work, takes, generate, GenerateRequest(requests=requests))
 
-    def _dispatch(self, work: Work, planned: Plan, missing: set[str]) -> None:
-        """Have the missing shots made, shard by shard, in this process."""
-        for shard in shards(planned, episode=work.episode, language=work.language, missing=missing):
-            row = t.ShardRow(id=shard.id, run_id=work.run_id, episode=shard.episode, language=shard.language,
-                             shots=[r.shot for r in shard.requests], state="running", updated=datetime.now(UTC))
-            work.ledger.save([row])
-            result = run_shard(work, shard)
-            row.state, row.updated = "failed" if result.failed else "done", datetime.now(UTC)
-            work.ledger.save([row])
-            for shot, error in result.failed.items():
-                raise EngineError(error, where=shot)
+    @contextmanager
+    def _sharded(self, work: Work, planned: Plan, requests: tuple[ShotRequest, ...]) -> Iterator[None]:
+        """Note the shards of missing shots, and how they ended; here this process itself works them off, in order."""
+        missing = set() if self._planning else {r.shot for r in requests if find(work, generate_shot, r) is None}
+        rows = [t.ShardRow(id=shard.id, run_id=work.run_id, episode=shard.episode, language=shard.language,
+                           shots=[r.shot for r in shard.requests], state="running", updated=datetime.now(UTC))
+                for shard in shards(planned, episode=work.episode, language=work.language, missing=missing)]
+        state = "failed"
+        work.ledger.save(rows)
+        try:
+            yield
+            state = "done"
+        finally:
+            for row in rows:
+                row.state, row.updated = state, datetime.now(UTC)
+            work.ledger.save(rows)
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 

@@ -139,11 +139,13 @@ class Ledger:
             row = session.scalar(query)
             return Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type) if row else None
 
-    def forget(self, recipe: str) -> None:
-        """Drop a result whose files are gone, so that it is computed anew."""
+    def forget(self, recipe: str, artifact: Artifact) -> None:
+        """Drop a result whose files are gone, so that it is computed anew; not the one that another put there since."""
+        lost = sa.and_(t.Result.recipe == recipe, t.Result.artifact == artifact.sha256)
         with self.session() as session:
-            session.execute(sa.delete(t.ResultFile).where(t.ResultFile.recipe == recipe))
-            session.execute(sa.delete(t.Result).where(t.Result.recipe == recipe))
+            session.execute(sa.delete(t.ResultFile).where(
+                t.ResultFile.recipe.in_(sa.select(t.Result.recipe).where(lost))))
+            session.execute(sa.delete(t.Result).where(lost))
 
     def begin(self, run_id: str, attempt: Attempt) -> int:
         """Open an execution row; its attempt number counts earlier tries at the same recipe in the same run."""

@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from models import tables as t
 from models.errors import EngineError
 from models.recipe import artifacts_in, hashes_in, recipe_of
-from models.records import EngineRef, Record, Request
+from models.records import Artifact, EngineRef, Record, Request
 from tasks.ledger import Attempt, Ledger
 from tasks.store import Store, get_record, put_record
 
@@ -103,17 +103,28 @@ def _attempt(work: Work, what: Step[Q, R], request: Q, item: str) -> Attempt:
 
 
 def find(work: Work, what: Step[Q, R], request: Q) -> R | None:
-    """The finished result, if it and all files it refers to are there; a result with lost files is forgotten."""
+    """The finished result, if it and all files it refers to are there; looking changes nothing."""
+    artifact = work.ledger.find(what.recipe(request))
+    return None if artifact is None else _whole(work, what, artifact)
+
+
+def _whole(work: Work, what: Step[Q, R], artifact: Artifact) -> R | None:
+    if not work.store.has(artifact):
+        return None
+    result = get_record(work.store, artifact, what.result)
+    return result if all(work.store.has(a) for a in artifacts_in(result)) else None
+
+
+def _find_or_forget(work: Work, what: Step[Q, R], request: Q) -> R | None:
+    """Like `find`; a result with lost files makes room for the one that is about to be computed."""
     recipe = what.recipe(request)
     artifact = work.ledger.find(recipe)
     if artifact is None:
         return None
-    if work.store.has(artifact):
-        result = get_record(work.store, artifact, what.result)
-        if all(work.store.has(a) for a in artifacts_in(result)):
-            return result
-    work.ledger.forget(recipe)
-    return None
+    result = _whole(work, what, artifact)
+    if result is None:
+        work.ledger.forget(recipe, artifact)
+    return result
 
 
 def lookup(work: Work, what: Step[Q, R], request: Q) -> R:
@@ -135,7 +146,7 @@ def perform(work: Work, what: Step[Q, R], request: Q, item: str = "") -> R:
 
 def perform_many(work: Work, what: Step[Q, R], requests: Mapping[str, Q]) -> dict[str, R]:
     """Reuse or compute the results of several items, keyed like `requests`; each is recorded as soon as it is made."""
-    found = {item: find(work, what, request) for item, request in requests.items()}
+    found = {item: _find_or_forget(work, what, request) for item, request in requests.items()}
     done = {item: result for item, result in found.items() if result is not None}
     if done:
         work.ledger.reused(work.run_id, [_attempt(work, what, requests[item], item) for item in done])

@@ -47,7 +47,11 @@ class Store(Protocol):
         ...
 
     def has(self, artifact: Artifact) -> bool:
-        """Whether the artifact is there with its size."""
+        """Whether the artifact is there with its size.
+
+        Raises:
+            InfrastructureError: That cannot be told: the store itself cannot be read.
+        """
         ...
 
     def checkpoint(self, recipe: str) -> Path:
@@ -143,11 +147,14 @@ class FileStore:
         return self._place(artifact.sha256)
 
     def has(self, artifact: Artifact) -> bool:
-        """Whether it is there with its size."""
+        """Whether it is there with its size; a store that cannot be read is an error, and not an empty one."""
+        place = self._place(artifact.sha256)
         try:
-            return self._place(artifact.sha256).stat().st_size == artifact.size
-        except OSError:
+            return place.stat().st_size == artifact.size
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            raise InfrastructureError(f"cannot be read ({error.strerror})", where=str(place)) from error
 
     def checkpoint(self, recipe: str) -> Path:
         """Folder for unfinished work."""

@@ -51,6 +51,16 @@ def test_the_first_writer_of_a_recipe_wins_and_the_second_adopts_its_result(url)
     assert (outcomes, attempts) == (["computed", "adopted"], [1, 2])
 
 
+def test_a_lost_result_is_forgotten_but_not_the_one_that_took_its_place(url):
+    ledger = Ledger(url)
+    run = ledger.begin_run("test", {}, {})
+    finish(ledger, run, "r" * 64, "first")
+    ledger.forget("r" * 64, blob("lost"))
+    assert ledger.find("r" * 64) == blob("first")
+    ledger.forget("r" * 64, blob("first"))
+    assert ledger.find("r" * 64) is None
+
+
 def test_ending_a_run_closes_what_it_left_running(url):
     ledger = Ledger(url)
     run = ledger.begin_run("test", {}, {})

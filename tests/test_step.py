@@ -81,6 +81,29 @@ def test_a_result_whose_file_was_lost_is_made_again(work):
     assert calls == ["hi", "hi"]
 
 
+def test_looking_forgets_nothing(work):
+    made = perform(work, shout, Ask(text="hi"))
+    file = work.store.path(made.file)
+    aside = file.rename(file.with_suffix(".aside"))
+    with pytest.raises(NotDoneError):
+        lookup(work, shout, Ask(text="hi"))
+    aside.rename(file)
+    assert lookup(work, shout, Ask(text="hi")) == made
+
+
+def test_a_store_that_cannot_be_read_is_not_taken_for_an_empty_one(work):
+    made = perform(work, shout, Ask(text="hi"))
+    folder = work.store.path(made.file).parent
+    aside = folder.rename(folder.with_suffix(".aside"))
+    folder.symlink_to(folder)  # neither there nor absent
+    with pytest.raises(InfrastructureError, match="cannot be read"):
+        perform(work, shout, Ask(text="hi"))
+    folder.unlink()
+    aside.rename(folder)
+    assert perform(work, shout, Ask(text="hi")) == made
+    assert calls == ["hi"]
+
+
 def test_an_altered_record_is_noticed(work):
     perform(work, shout, Ask(text="hi"))
     record = work.store.path(work.ledger.find(shout.recipe(Ask(text="hi"))))

@@ -190,7 +190,7 @@ class Ledger:
         """
         outputs = {a.sha256: a for a in [*files_out, artifact]}
         with self.session() as session:
-            for row in outputs.values():
+            for row in sorted(outputs.values(), key=lambda a: a.sha256):  # two writers never wait for each other
                 self._insert_or_ignore(session, t.ArtifactRow, sha256=row.sha256, size=row.size,
                                        media_type=row.media_type, created=_now())
             first = self._insert_or_ignore(session, t.Result, recipe=result.recipe, step=result.step,
@@ -205,32 +205,49 @@ class Ledger:
         return artifact if first else (self.find(result.recipe) or artifact)
 
     @staticmethod
-    def _insert_or_ignore(session: Session, table: type[t.Table], **values: Any) -> bool:
+    def _insert(session: Session, table: type[t.Table]) -> postgresql.Insert | sqlite.Insert:
+        """An insert that can say what to do where the key is taken."""
+        return (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(table)
+
+    @classmethod
+    def _insert_or_ignore(cls, session: Session, table: type[t.Table], **values: Any) -> bool:
         """Insert a row unless its key is taken; says whether it was inserted."""
-        dialect = session.get_bind().dialect.name
-        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
         key = sa.inspect(table).primary_key[0]
-        query = insert(table).values(**values).on_conflict_do_nothing().returning(key)
+        query = cls._insert(session, table).values(**values).on_conflict_do_nothing().returning(key)
         return session.execute(query).first() is not None  # a row count is not to be had from every driver
 
     # -- domain rows --------------------------------------------------------------------------------------------------
 
     def save(self, rows: Iterable[t.Table]) -> None:
-        """Insert or replace domain rows (episodes, lines, shots, shards, deliveries) by their keys."""
+        """Insert or replace domain rows (episodes, shots, shards, deliveries) by their keys."""
         with self.session() as session:
             for row in rows:
-                session.merge(row)
+                self._upsert(session, row)
+
+    @classmethod
+    def _upsert(cls, session: Session, row: t.Table) -> None:
+        columns = type(row).__table__.columns.keys()
+        values = {name: value for name, value in vars(row).items() if name in columns}
+        keys = [column.name for column in sa.inspect(type(row)).primary_key]
+        query = cls._insert(session, type(row)).values(**values)
+        session.execute(query.on_conflict_do_update(index_elements=keys, set_={
+            name: query.excluded[name] for name in values if name not in keys}))
 
     def replace_lines(self, episode: str, language: str, rows: Iterable[t.LineRow]) -> None:
         """Make `rows` the lines of an episode in a language ('' is the transcript)."""
-        with self.session() as session:
-            session.execute(sa.delete(t.LineRow).where(t.LineRow.episode == episode, t.LineRow.language == language))
-            session.add_all(rows)
+        self._replace(t.LineRow, episode, language, rows)
 
     def replace_shots(self, episode: str, language: str, rows: Iterable[t.ShotRow]) -> None:
         """Make `rows` the shots of an episode in a language."""
+        self._replace(t.ShotRow, episode, language, rows)
+
+    def _replace(self, table: type[t.LineRow] | type[t.ShotRow], episode: str, language: str,
+                 rows: Iterable[t.Table]) -> None:
         with self.session() as session:
-            session.execute(sa.delete(t.ShotRow).where(t.ShotRow.episode == episode, t.ShotRow.language == language))
+            if session.get_bind().dialect.name == "postgresql":  # two that replace the same rows take turns
+                session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(
+                    f"{table.__tablename__} {episode} {language}"))))
+            session.execute(sa.delete(table).where(table.episode == episode, table.language == language))
             session.add_all(rows)
 
     def takes(self, episode: str, language: str) -> dict[str, int]:
@@ -242,12 +259,10 @@ class Ledger:
     def raise_takes(self, episode: str, language: str, steps: Iterable[str]) -> None:
         """Ask for `steps` to be done anew from the next run on."""
         with self.session() as session:
-            for step in steps:
-                row = session.get(t.Take, (episode, language, step), with_for_update=True)
-                if row is None:
-                    session.add(t.Take(episode=episode, language=language, step=step, take=1))
-                else:
-                    row.take += 1
+            for step in sorted(steps):  # in one order, so that two callers never wait for each other
+                query = self._insert(session, t.Take).values(episode=episode, language=language, step=step, take=1)
+                session.execute(query.on_conflict_do_update(
+                    index_elements=["episode", "language", "step"], set_={"take": t.Take.take + 1}))
 
     def edits(self, episode: str, language: str) -> dict[str, str]:
         """Line id → text set by a person."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -79,6 +80,37 @@ def test_takes_and_edits_are_kept_per_episode_and_language(url):
     assert ledger.takes("s/e1", "es") == {"mix": 2, "assemble": 1}
     assert ledger.takes("s/e1", "fr") == {}
     assert ledger.edits("s/e1", "es") == {"L0001": "buenas"}
+
+
+def in_threads(call) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(call, number) for number in range(40)]:
+            done.result()
+
+
+def test_writers_of_the_same_lines_take_turns(url):
+    ledger = Ledger(url)
+
+    def write(number: int) -> None:
+        ledger.replace_lines("s/e1", "es", [
+            t.LineRow(episode="s/e1", language="es", line=f"L{line:04d}", speaker="A", text=f"{number}", start=line,
+                      end=line + 1, report={}) for line in range(1 + number % 3, 6)])
+
+    in_threads(write)
+    with ledger.session() as session:
+        assert len({row.text for row in session.scalars(sa.select(t.LineRow))}) == 1
+
+
+def test_two_that_save_the_same_new_row_or_ask_for_the_same_step_do_not_collide(url):
+    ledger = Ledger(url)
+
+    def write(number: int) -> None:
+        ledger.edit("s/e1", "es", f"L{number // 4:04d}", f"text {number}", "ana")
+        ledger.raise_takes(f"s/e{number // 8}", "es", ["mix", "assemble"] if number % 2 else ["assemble", "mix"])
+
+    in_threads(write)
+    assert len(ledger.edits("s/e1", "es")) == 10
+    assert [ledger.takes(f"s/e{episode}", "es") for episode in range(5)] == [{"mix": 8, "assemble": 8}] * 5
 
 
 def test_a_known_file_is_hashed_again_when_it_changes(url, tmp_path):

@@ -6,6 +6,7 @@ index. Between the two stands a rational rate.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Annotated
 
@@ -17,9 +18,14 @@ CLOCK = 48_000
 MAX_GENERATED_RATE = 30
 
 
+RATIONAL = re.compile(r"[0-9]{1,10}(/[0-9]{1,10})?")
+"""Decimals and exponents are left out: `Fraction("1e999999999")` would never end."""
+
+
 def _rate(value: object) -> Fraction:
+    plain = isinstance(value, int | Fraction) or (isinstance(value, str) and RATIONAL.fullmatch(value) is not None)
     try:
-        rate = Fraction(value) if isinstance(value, str | int | Fraction) else None
+        rate = Fraction(str(value)) if plain else None
     except ZeroDivisionError:
         rate = None
     if rate is None or not 0 < rate <= 1000:

@@ -32,6 +32,8 @@ SHORTEST_LOUDNESS = 0.4
 INAUDIBLE = 1e-3
 FRAME_CACHE = 16
 """Source frames kept: generators look back at a chunk's context, and a seek decodes from the key frame."""
+RATES_DIFFER = 5000
+"""Rates that differ by less than this part are one rate, told from rounded time stamps; 24 and 24000/1001 are two."""
 LARGEST_SHARD = 32 * 1024 * 1024
 
 
@@ -120,6 +122,9 @@ def _shot_input(work: Work, request: ShotRequest, reader: FrameReader) -> ShotIn
     if (reader.width, reader.height) != (request.width, request.height):
         raise InputError(f"the source is {reader.width}x{reader.height}, the request says "
                          f"{request.width}x{request.height}", hint="Plan the shots of this source anew")
+    if abs(reader.rate - request.rate) * RATES_DIFFER > request.rate:
+        raise InputError(f"the source has {reader.rate} frames a second, the request says {request.rate}",
+                         hint="Plan the shots of this source anew")
     reader.picture(request.end - 1)  # no such frame: fails here, before anything of the shot's length is allocated
     return ShotInput(request=request, frame=_frame_source(reader, request), tracks=hear(work, request),
                      faces=request.faces)

@@ -33,9 +33,13 @@ def pulse(work: Work) -> Pulse:
 
 @pytest.fixture
 def source(work: Work) -> Artifact:
+    return filmed(work, Fraction(25))
+
+
+def filmed(work: Work, rate: Fraction) -> Artifact:
     path = work.scratch / "source.mkv"
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    with FrameWriter(path, WIDTH, HEIGHT, Fraction(25)) as writer:
+    with FrameWriter(path, WIDTH, HEIGHT, rate) as writer:
         for i in range(FRAMES):
             writer.write(np.stack([x * 2 + i, y * 3 + 2 * i, x + y + i], -1).astype(np.uint8))
     return work.store.put_file(path, "video/x-matroska")
@@ -89,7 +93,8 @@ def test_a_clip_holds_what_the_generator_made(work: Work, pulse: Pulse, shot: Sh
 
 def test_a_source_above_thirty_frames_a_second_is_generated_at_half(work: Work, pulse: Pulse, shot: ShotRequest,
                                                                     ) -> None:
-    clip = perform(work, generate_shot, but(shot, rate="60000/1001"), "S0001")
+    source = filmed(work, Fraction(60_000, 1001))
+    clip = perform(work, generate_shot, but(shot, source=source, rate="60000/1001"), "S0001")
     assert clip.frames == 18
     with FrameReader(work.store.path(clip.video)) as reader:
         assert reader.rate == Fraction(30_000, 1001)
@@ -259,11 +264,14 @@ def test_a_placement_outside_the_frame_is_refused(work: Work, shot: ShotRequest,
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"width": 128}, "the source is 64x48, the request says 128x48"),
+    ({"rate": "50"}, "the source has 25 frames a second, the request says 50"),
+    ({"rate": "1/100000"}, "the source has 25 frames a second, the request says 1/100000"),
+    ({"rate": "25025/1000"}, "the source has 25 frames a second, the request says 1001/40"),
     ({"end": FRAMES + 1}, "frame 60 is missing"),
     ({"end": 10**15}, "is missing"),
 ])
 def test_a_request_that_does_not_fit_its_source_is_refused(work: Work, pulse: Pulse, shot: ShotRequest,
-                                                           changes: dict[str, int], message: str) -> None:
+                                                           changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         perform(work, generate_shot, but(shot, **changes), "S0001")
     assert pulse.chunks_made == 0

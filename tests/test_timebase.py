@@ -29,7 +29,8 @@ def test_generation_rate_is_the_smallest_division_to_30_or_less(rate, divisor):
     assert generation_divisor(rate) == divisor
 
 
-@pytest.mark.parametrize("wrong", [0, -25, "abc", 23.976, "1/0", 5000])
+@pytest.mark.parametrize("wrong", [0, -25, "abc", 23.976, "1/0", 5000, "1e1", "1e999999999", "25.0", " 25", "2_5",
+                                   True, "1" * 11])
 def test_a_rate_is_a_positive_rational(wrong):
     with pytest.raises(ValidationError):
         TypeAdapter(Rate).validate_python(wrong)

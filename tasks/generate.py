@@ -23,6 +23,7 @@ from models.timebase import CLOCK, generation_divisor
 from tasks.checkpoint import Checkpoint
 from tasks.media import FrameReader, read_audio
 from tasks.step import Work, perform, step
+from tasks.store import alone
 
 HEARING_RATE = 16_000
 """Samples per second of what a generator hears."""
@@ -195,8 +196,10 @@ def _in_turn(work: Work, requests: Sequence[ShotRequest]) -> Iterator[tuple[Work
 
 def _finished(work: Work, request: ShotRequest) -> Clip:
     """The shot's clip; its unfinished work goes once the clip is recorded, and not a moment before."""
-    clip = perform(work, generate_shot, request, request.shot)
-    shutil.rmtree(work.store.checkpoint(generate_shot.recipe(request)), ignore_errors=True)
+    folder = work.store.checkpoint(generate_shot.recipe(request))
+    with alone(folder.with_name(f"{folder.name}.lock")):  # another process that makes this shot hands its clip over
+        clip = perform(work, generate_shot, request, request.shot)
+        shutil.rmtree(folder, ignore_errors=True)
     return clip
 
 

@@ -7,15 +7,16 @@ A file appears under its name only when it is whole (written beside, synced, ren
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -96,6 +97,34 @@ def writing(target: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`: of several processes (or threads) that want it, one at a time goes on.
+
+    Raises:
+        InputError: The folder cannot be written to.
+    """
+    try:
+        file = _locked(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[bytes]:
+    while True:
+        file = path.open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()  # who held it before has removed it: the lock is another file by now
 
 
 def disk_error(error: OSError, path: Path) -> InfinidubError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,13 @@ import pytest
 
 from models.errors import EngineError, InfinidubError, InputError, SetupError
 from models.ports import Chunk, ShotInput
-from models.records import Artifact, Clip, FaceTrack, HeardLine, Placement, Shard, ShotRequest, SpeakerTrack
+from models.records import Artifact, Clip, Clips, FaceTrack, HeardLine, Placement, Shard, ShotRequest, SpeakerTrack
 from tasks.checkpoint import Checkpoint
 from tasks.generate import GenerateRequest, at_hearing_level, generate, generate_shot, hear, run_shard
 from tasks.media import FrameReader, FrameWriter, write_flac
 from tasks.step import Work, perform
 from tasks.store import FileStore
+from tests.conftest import GivenEngines
 from tests.pulse import REF, Pulse
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 60
@@ -180,6 +184,33 @@ def test_chunks_outlive_a_failure_to_record_the_clip(work: Work, pulse: Pulse, s
     generate_shot.function(work, shot)
     generate.function(work, GenerateRequest(requests=(shot,)))
     assert pulse.chunks_made == 5
+
+
+def test_two_that_want_the_same_shot_generate_it_once(work: Work, shot: ShotRequest) -> None:
+    met = Event()
+
+    class Second(Pulse):
+        def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+            met.set()
+            yield from super().generate(shot, state, start_chunk)
+
+    class First(Pulse):
+        def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+            for chunk in super().generate(shot, state, start_chunk):
+                if chunk.index == 2:
+                    answers.append(threads.submit(generate.function, other, GenerateRequest(requests=(shot.request,))))
+                    met.wait(0.5)
+                yield chunk
+
+    answers: list[Future[Clips]] = []
+    work.engines.by_port["generator"] = First()  # type: ignore[attr-defined]
+    other = replace(work, engines=GivenEngines(), counts=Counter())
+    other.engines.by_port["generator"] = Second()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(1) as threads:
+        clips = generate.function(work, GenerateRequest(requests=(shot,)))
+    assert answers[0].result() == clips
+    assert (other.counts["shots_run"], other.counts["shots_reused"]) == (0, 1)
+    assert list((work.store.checkpoint("x").parent).iterdir()) == [work.store.checkpoint("x")]
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {

@@ -10,7 +10,8 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -20,7 +21,7 @@ from models.errors import EngineError
 from models.recipe import artifacts_in, hashes_in, recipe_of
 from models.records import Artifact, EngineRef, Record, Request
 from tasks.ledger import Attempt, Ledger
-from tasks.store import Store, get_record, put_record
+from tasks.store import Store, disk_error, get_record, put_record
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Record)
@@ -167,7 +168,8 @@ def _compute(work: Work, what: Step[Q, R], requests: Mapping[str, Q],
     rows = {item: work.ledger.begin(work.run_id, _attempt(work, what, q, item)) for item, q in requests.items()}
     cpu = _cpu()
     try:
-        results = function(work, list(requests.values()))
+        with _disk_errors(work.scratch):
+            results = function(work, list(requests.values()))
         if len(results) != len(requests):
             raise EngineError(f"{what.name} answered {len(results)} items for {len(requests)}")
     except BaseException as error:
@@ -179,6 +181,15 @@ def _compute(work: Work, what: Step[Q, R], requests: Mapping[str, Q],
             for item, result in zip(requests, results, strict=True)}
     work.counts[f"{what.unit}s_run"] += len(done)
     return done
+
+
+@contextmanager
+def _disk_errors(scratch: Path) -> Iterator[None]:
+    """A full disk is no fault of the step: whatever it writes by itself lies in `scratch`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, Path(error.filename) if isinstance(error.filename, str) else scratch) from error
 
 
 def _record(work: Work, what: Step[Q, R], request: Q, row: int, result: R, cpu: float) -> R:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models import tables as t
-from models.errors import EngineError, InfrastructureError
+from models.errors import EngineError, InfrastructureError, StorageFullError
 from models.recipe import canonical, recipe_of
 from models.records import Artifact, EngineRef, Record, Request
 from tasks.step import NotDoneError, Work, lookup, perform, perform_many, step
@@ -122,6 +124,17 @@ def test_failures_are_rows_and_the_next_try_counts_up(work):
                                                                      ("failed", "EngineError", 2)]
     assert rows[0].weights == {"w/model.bin": "c" * 64}
     assert rows[0].engine == "shout"
+
+
+def test_a_full_disk_under_a_step_is_said_to_be_one(work):
+    @step("full", version=1, result=Answer)
+    def full(work: Work, request: Ask) -> Answer:
+        with Path("/dev/full").open("w") as file:
+            file.write(request.text)
+
+    with pytest.raises(StorageFullError, match="no space left"):
+        perform(work, full, Ask(text="hi"))
+    assert [e.error_class for e in executions(work)] == ["StorageFullError"]
 
 
 def test_a_batch_computes_only_what_is_missing_and_keeps_the_keys(work):

@@ -29,6 +29,10 @@ Unit = Literal["step", "text", "line", "fit", "shot"]
 """What is counted: steps, texts translated, lines voiced, voices fitted, shots generated."""
 
 
+BATCH = 40
+"""Items computed in one call: what is lost when it fails, against what a call costs."""
+
+
 class NotDoneError(Exception):
     """Raised by `lookup` where a result is not there yet."""
 
@@ -146,15 +150,20 @@ def perform(work: Work, what: Step[Q, R], request: Q, item: str = "") -> R:
 
 
 def perform_many(work: Work, what: Step[Q, R], requests: Mapping[str, Q]) -> dict[str, R]:
-    """Reuse or compute the results of several items, keyed like `requests`; each is recorded as soon as it is made."""
+    """Reuse or compute the results of several items, keyed like `requests`.
+
+    Each is recorded as soon as it is made; those that are computed in batches, by at most `BATCH` at a time.
+    """
     found = {item: _find_or_forget(work, what, request) for item, request in requests.items()}
     done = {item: result for item, result in found.items() if result is not None}
     if done:
         work.ledger.reused(work.run_id, [_attempt(work, what, requests[item], item) for item in done])
         work.counts[f"{what.unit}s_reused"] += len(done)
     missing = {item: request for item, request in requests.items() if item not in done}
-    if missing and what.batch:
-        done |= _compute(work, what, missing, what.batch)
+    if what.batch:
+        names = list(missing)
+        for first in range(0, len(names), BATCH):
+            done |= _compute(work, what, {item: missing[item] for item in names[first:first + BATCH]}, what.batch)
     else:
         for number, (item, request) in enumerate(missing.items()):
             if item:

@@ -13,7 +13,7 @@ from models import tables as t
 from models.errors import EngineError, InfrastructureError, StorageFullError
 from models.recipe import canonical, recipe_of
 from models.records import Artifact, EngineRef, Record, Request
-from tasks.step import NotDoneError, Work, lookup, perform, perform_many, step
+from tasks.step import BATCH, NotDoneError, Work, lookup, perform, perform_many, step
 
 
 class Ask(Request):
@@ -144,6 +144,16 @@ def test_a_batch_computes_only_what_is_missing_and_keeps_the_keys(work):
     assert calls == ["b", "a", "c"]
     assert work.counts["lines_run"] == 3
     assert work.counts["lines_reused"] == 1
+
+
+def test_a_failed_batch_loses_nothing_of_those_before_it(work):
+    requests = {f"L{n:04d}": Ask(text="crash" if n == 2 * BATCH else f"{n}") for n in range(2 * BATCH + 1)}
+    with pytest.raises(EngineError):
+        perform_many(work, shout_all, requests)
+    assert work.counts["lines_run"] == 2 * BATCH
+    with pytest.raises(EngineError):
+        perform_many(work, shout_all, requests)
+    assert work.counts["lines_reused"] == 2 * BATCH
 
 
 def test_what_goes_in_and_out_of_a_result_is_linked(work):

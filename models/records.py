@@ -15,8 +15,8 @@ from models.timebase import Rate, generation_divisor
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tick = Annotated[int, Field(ge=0)]
 Frame = Annotated[int, Field(ge=0)]
-LineId = Annotated[str, Field(pattern=r"^L\d{4,}[a-z]*$")]
-ShotId = Annotated[str, Field(pattern=r"^S\d{4,}[a-z]*$")]
+LineId = Annotated[str, Field(pattern=r"^L[0-9]{4,9}[a-z]{0,20}$")]
+ShotId = Annotated[str, Field(pattern=r"^S[0-9]{4,9}[a-z]{0,20}$")]
 Scalar = str | int | float | bool | None
 
 

@@ -24,8 +24,8 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """From the database, made aware."""
-        return value and (value if value.tzinfo else value.replace(tzinfo=UTC))
+        """From the database: SQLite says no zone, PostgreSQL that of the connection."""
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 class Table(DeclarativeBase):
@@ -128,7 +128,7 @@ class LineRow(Table):
     __tablename__ = "lines"
     episode: Mapped[str] = mapped_column(primary_key=True)
     language: Mapped[str] = mapped_column(primary_key=True)
-    line: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     speaker: Mapped[str]
     text: Mapped[str]
     start: Mapped[int] = mapped_column(sa.BigInteger)
@@ -142,7 +142,7 @@ class ShotRow(Table):
     __tablename__ = "shots"
     episode: Mapped[str] = mapped_column(primary_key=True)
     language: Mapped[str] = mapped_column(primary_key=True)
-    shot: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    shot: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     start: Mapped[int]
     end: Mapped[int]
     kind: Mapped[str] = mapped_column(sa.String(16))
@@ -169,7 +169,7 @@ class Edit(Table):
     __tablename__ = "edits"
     episode: Mapped[str] = mapped_column(primary_key=True)
     language: Mapped[str] = mapped_column(primary_key=True)
-    line: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     text: Mapped[str]
     author: Mapped[str]
     updated: Mapped[datetime]

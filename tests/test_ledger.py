@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import TypeAdapter, ValidationError
 
 from models import tables as t
 from models.errors import InfrastructureError
 from models.recipe import sha256
-from models.records import Artifact
+from models.records import Artifact, LineId, ShotId
 from tasks.ledger import Attempt, Ledger
 
 
@@ -111,6 +113,29 @@ def test_two_that_save_the_same_new_row_or_ask_for_the_same_step_do_not_collide(
     in_threads(write)
     assert len(ledger.edits("s/e1", "es")) == 10
     assert [ledger.takes(f"s/e{episode}", "es") for episode in range(5)] == [{"mix": 8, "assemble": 8}] * 5
+
+
+def test_the_longest_ids_that_records_allow_have_room(url):
+    ledger = Ledger(url)
+    line, shot = "L" + "9" * 9 + "z" * 20, "S" + "9" * 9 + "z" * 20
+    for kind, name in ((LineId, line), (ShotId, shot)):
+        TypeAdapter(kind).validate_python(name)
+        with pytest.raises(ValidationError):
+            TypeAdapter(kind).validate_python(name + "z")
+    ledger.edit("s/e1", "es", line, "hola", "ana")
+    ledger.replace_lines("s/e1", "es", [t.LineRow(episode="s/e1", language="es", line=line, speaker="A", text="hola",
+                                                  start=0, end=1, report={})])
+    ledger.replace_shots("s/e1", "es", [t.ShotRow(episode="s/e1", language="es", shot=shot, start=0, end=1,
+                                                  kind="generate", reason="", recipe=None)])
+    assert ledger.edits("s/e1", "es") == {line: "hola"}
+
+
+def test_times_come_back_in_utc_whatever_the_zone_of_the_connection(postgresql):
+    ledger = Ledger(postgresql)
+    ledger.begin_run("test", {}, {})
+    with ledger.session() as session:
+        session.execute(sa.text("SET TIME ZONE 'Asia/Kolkata'"))
+        assert session.scalars(sa.select(t.Run)).one().started.utcoffset() == timedelta(0)
 
 
 def test_a_known_file_is_hashed_again_when_it_changes(url, tmp_path):

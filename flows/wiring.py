@@ -103,7 +103,7 @@ def open_workspace(settings: Settings) -> Workspace:
 
     ledger = Ledger(settings.database.get_secret_value())
     return Workspace(settings=settings, store=FileStore(settings.state), ledger=ledger, weights=weights,
-                     engines=EngineCache(home))
+                     engines=EngineCache(home, weights.hashes))
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records import EngineRef, FaceTrack, Placement, ShotRequest
+from models.records import EngineRef, FaceTrack, Placement, Record, ShotRequest
 
 Samples = NDArray[np.float32]  # (N,)
 Image = NDArray[np.uint8]  # (H, W, 3)
@@ -38,8 +38,14 @@ class EngineHome:
 class Engine(Protocol):
     """What every adapter has, whatever its port."""
 
+    VERSION: ClassVar[int]
+    """Raised by hand whenever the adapter's code gives other answers to the same question."""
+    OPTIONS: ClassVar[type[Record]]
+    """What may be set, with its defaults."""
     CONNECTION: ClassVar[frozenset[str]]
     """Option names that say where to reach the engine, not what it answers: kept out of recipes."""
+    OWN_FILES: ClassVar[str]
+    """How the names of those weights begin that are a user's files, not the lock's, and that it checks itself; ''."""
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None: ...
 

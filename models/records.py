@@ -45,6 +45,8 @@ class EngineRef(Record):
     """An engine as it enters a recipe: its name, its options, and the hashes of the weights it runs on."""
 
     name: str
+    version: int = 1
+    """Of its adapter."""
     options: dict[str, Scalar] = {}
     weights: dict[str, Sha256] = {}
 

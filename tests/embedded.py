@@ -28,11 +28,11 @@ def weights(*names: str) -> WeightStore:
 def cache(*names: str) -> EngineCache:
     """Engines that run on weights `names`."""
     store = weights(*names)
-    return EngineCache(lambda port, name: EngineHome(weights=store.folder))
+    return EngineCache(lambda port, name: EngineHome(weights=store.folder), store.hashes)
 
 
 def engine(port: str, name: str, *needs: str, **options: Scalar) -> tuple[Any, EngineRef]:
     """An engine that runs on weights `needs`, and how recipes know it."""
     store = weights(*needs)
     ref = describe(port, name, options, store.hashes)
-    return EngineCache(lambda _port, _name: EngineHome(weights=store.folder)).get(port, ref), ref
+    return EngineCache(lambda _port, _name: EngineHome(weights=store.folder), store.hashes).get(port, ref), ref

@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import yaml
+from pydantic import ConfigDict
 
 from models.engines import ENGINES
+from models.engines.options import Adapter
 from models.errors import EngineError
 from models.ports import EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 RATE = 48_000
 SECONDS = 4
@@ -30,21 +32,19 @@ NAMES = {"recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "aper
 """The fakes go by the names of the default engines."""
 
 
-class Fake:
+class AnyOptions(Record):
+    """A fake takes the options of the engine that it stands for, whatever they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Fake(Adapter):
     """An engine that needs nothing."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    OPTIONS: ClassVar[type[Record]] = AnyOptions
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self.ref = ref
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        return ()
-
-    @classmethod
-    def missing(cls, options: Mapping[str, Any]) -> str:
-        return ""
 
 
 class Recognizer(Fake):

@@ -7,12 +7,12 @@ picture made before it in the shot. It stands in for a real generator wherever o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
+from models.engines.options import Adapter
 from models.ports import Chunk, ChunkGeometry, EngineHome, Image, ShotInput
 from models.records import EngineRef, Placement, ShotRequest
 from models.timebase import generation_divisor
@@ -20,22 +20,13 @@ from models.timebase import generation_divisor
 REF = EngineRef(name="pulse")
 
 
-class Pulse:
+class Pulse(Adapter):
     """Chunks of 9 frames of which 1 repeats; half the source's size; the whole frame, or the first face with margin."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
     geometry = ChunkGeometry(frames=9, context=1)
 
     def __init__(self, ref: EngineRef = REF, home: EngineHome | None = None) -> None:
         self.chunks_made = 0
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        return ()
-
-    @classmethod
-    def missing(cls, options: Mapping[str, Any]) -> str:
-        return ""
 
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         left, top, right, bottom = 0, 0, request.width, request.height

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engines import adapter, describe
+from models.engines import describe
 from models.engines.coqui import Coqui
 from models.engines.espeak import Espeak, espeak_name
 from models.engines.kokoro import LANGUAGES, TOKENS, Kokoro, phonemize, split_phonemes
@@ -98,12 +98,6 @@ def test_unknown_voices_are_errors(voice, name, language):
 def test_nothing_to_say_is_an_error(voice, text):
     with pytest.raises(EngineError):
         voice.speak(text, voice.voices("es")[0].id, "es")
-
-
-@pytest.mark.parametrize("name", ["espeak", "kokoro", "coqui"])
-def test_unknown_options_are_errors(name):
-    with pytest.raises(InputError, match="Its options are"):
-        adapter("synthesizer", name).required_weights({"colour": "red"})
 
 
 # -- espeak -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from models.engines.apertium_text import (
     split_sentences,
     unmark,
 )
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome
 from models.records import EngineRef, Record
@@ -52,19 +52,13 @@ class ApertiumOptions(Record):
     """The language between English and French, Italian or Portuguese."""
 
 
-class Apertium:
+class Apertium(Adapter):
     """The installed program and its language pairs."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    OPTIONS: ClassVar[type[Record]] = ApertiumOptions
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._pivot = read_options(ApertiumOptions, ref.name, ref.options).pivot
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None: its dictionaries come with the Debian packages."""
-        read_options(ApertiumOptions, "apertium", options)
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

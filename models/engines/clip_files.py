@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from models.engines.decode import pictures, video
+from models.engines.options import Adapter, read_options
 from models.errors import InputError
 from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
-from models.records import EngineRef, Placement, Scalar, ShotRequest
+from models.records import EngineRef, Placement, Record, Scalar, ShotRequest
 from models.timebase import generation_divisor
 
 SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".mxf")
@@ -61,27 +62,28 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-class ClipFiles:
-    """Finished clips as a generator.
+class ClipFilesOptions(Record):
+    """What may be set."""
 
-    Options:
-        folder: Where the clips are (a connection: not part of recipes).
-        clips: Subfolder of this episode and language.
-        digest: SHA-256 over the clips' names and contents.
-    """
+    folder: str = ""
+    """Where the clips are."""
+    clips: str = ""
+    """Subfolder of this episode and language."""
+    digest: str = ""
+    """SHA-256 over the clips' names and contents."""
 
+
+class ClipFiles(Adapter):
+    """Finished clips as a generator."""
+
+    OPTIONS: ClassVar[type[Record]] = ClipFilesOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"folder"})
     geometry = ChunkGeometry(frames=16, context=0)
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         # The folder is taken from this machine's settings alone: a request from elsewhere must not choose it.
-        self.folder = _below(Path(str(home.connection.get("folder", ""))), str(ref.options.get("clips") or ""))
-        self.digest = ref.options.get("digest")
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None."""
-        return ()
+        options = read_options(ClipFilesOptions, ref.name, ref.options, home.connection)
+        self.folder, self.digest = _below(Path(options.folder), options.clips), options.digest
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

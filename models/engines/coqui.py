@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from models.engines.local_weights import checked_path
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError
 from models.ports import EngineHome, Samples, Voice
 from models.records import EngineRef, Record
@@ -36,21 +36,16 @@ class CoquiOptions(Record):
     """These models draw their melody by lot: another seed, another reading."""
 
 
-class Coqui:
+class Coqui(Adapter):
     """Any model of the library, by its path."""
 
+    OPTIONS: ClassVar[type[Record]] = CoquiOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(CoquiOptions, ref.name, ref.options, home.connection)
         self._path = checked_path(ref, home, "model.pth")
         self._device = home.device
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None by name: the path is the user's."""
-        read_options(CoquiOptions, "coqui", options)
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from models.engines.apertium_text import split_sentences
 from models.engines.local_weights import checked_path
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome
 from models.records import EngineRef, Record
@@ -45,21 +45,16 @@ class CTranslate2Options(Record):
     """CTranslate2's arithmetic."""
 
 
-class CTranslate2:
+class CTranslate2(Adapter):
     """A model by its folder."""
 
+    OPTIONS: ClassVar[type[Record]] = CTranslate2Options
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(CTranslate2Options, ref.name, ref.options, home.connection)
         self._folder = checked_path(ref, home, "model.bin")
         self._home = home
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None by name: the folder is the user's."""
-        read_options(CTranslate2Options, "ctranslate2", options)
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

@@ -6,32 +6,34 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from pydantic import Field
+
+from models.engines.options import Adapter, read_options
 from models.ports import EngineHome, Image
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 
-class DlibFaces:
-    """Finds frontal and half-turned faces from about 6 % of the picture's longer side.
+class DlibOptions(Record):
+    """What may be set."""
 
-    Options:
-        size: Longer side, in pixels, of the picture that is searched (1280). The detector's smallest face has 80
-            pixels, so a larger size finds smaller faces, in time that grows with its square.
-        confidence: Least score of a face (0).
-    """
+    size: int = Field(default=1280, ge=80, le=8192)
+    """Longer side, in pixels, of the picture that is searched. The detector's smallest face has 80 pixels, so a larger
+    size finds smaller faces, in time that grows with its square."""
+    confidence: float = 0.0
+    """Least score of a face."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+
+class DlibFaces(Adapter):
+    """Finds frontal and half-turned faces from about 6 % of the picture's longer side."""
+
+    OPTIONS: ClassVar[type[Record]] = DlibOptions
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        options = read_options(DlibOptions, ref.name, ref.options)
         import dlib
 
-        self.size = int(ref.options.get("size") or 1280)
-        self.confidence = float(ref.options.get("confidence") or 0.0)
+        self.size, self.confidence = options.size, options.confidence
         self._detector = dlib.get_frontal_face_detector()
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None: the detector is inside the library."""
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

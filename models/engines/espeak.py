@@ -8,14 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from models.engines.options import read_options
+from models.engines.options import Adapter
 from models.errors import EngineError, InputError, SetupError
-from models.ports import EngineHome, Samples, Voice
-from models.records import EngineRef, Record
+from models.ports import Samples, Voice
 
 INSTALL = "the program espeak-ng is missing. Install it: sudo apt-get install espeak-ng"
 VARIANTS = {"f2": "female", "m3": "male", "f4": "female", "m1": "male", "f1": "female", "m7": "male", "f5": "female",
@@ -28,20 +27,10 @@ TIMEOUT = 60
 """Seconds for one line."""
 
 
-class Espeak:
+class Espeak(Adapter):
     """The explicit fast choice. Voices are variants ('f2', 'm3' …)."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
     sample_rate = 22_050
-
-    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
-        """Takes no options and nothing of its home."""
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None: its data come with the program."""
-        read_options(Record, "espeak", options)
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

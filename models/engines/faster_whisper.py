@@ -15,7 +15,7 @@ from langcodes.tag_parser import LanguageTagError
 from pydantic import Field
 
 from models.engines.local_weights import checked_path
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError, SetupError
 from models.ports import EngineHome, HeardSegment, HeardWord, Recognition, Samples
 from models.records import EngineRef, Record
@@ -64,9 +64,10 @@ def whisper_language(language: str | None, known: Iterable[str]) -> str | None:
     return code
 
 
-class FasterWhisper:
+class FasterWhisper(Adapter):
     """Whisper with word times; speech is found first with the silero detector that faster-whisper contains."""
 
+    OPTIONS: ClassVar[type[Record]] = FasterWhisperOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:

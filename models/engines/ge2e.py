@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import SetupError
 from models.ports import EngineHome, Samples, Turn
 from models.records import EngineRef, Record
@@ -54,10 +54,10 @@ class Ge2eOptions(Record):
     """No more voices than this; 0: as many as there seem to be."""
 
 
-class Ge2e:
+class Ge2e(Adapter):
     """Labels stretches of speech by voice."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    OPTIONS: ClassVar[type[Record]] = Ge2eOptions
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         """Load the encoder.

@@ -11,17 +11,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.espeak import INSTALL, run_espeak
-from models.engines.options import read_options
+from models.engines.options import Adapter
 from models.errors import EngineError, InputError
 from models.onset import trim
 from models.ports import EngineHome, Samples, Voice
-from models.records import EngineRef, Record
+from models.records import EngineRef
 
 MODEL = "kokoro-v1.0.int8.onnx"
 LANGUAGES = {"a": ("en-US", "en-us"), "b": ("en-GB", "en-gb"), "e": ("es", "es"), "f": ("fr", "fr-fr"),
@@ -65,10 +65,9 @@ SIGNS = {"«": "“", "»": "”", "–": "—", "„": "“", "¿": "", "¡": "
 PUNCTUATION = re.compile(r"(\s*(?:[;!?—…\"()“”]|[:,](?!\d)|\.(?!\w))+\s*)")
 
 
-class Kokoro:
+class Kokoro(Adapter):
     """Voices by name ('ef_dora'), or two blended ('im_nicola+ff_siwis'); each speaks any of the languages."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
     sample_rate = 24_000
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
@@ -78,7 +77,6 @@ class Kokoro:
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Model and voices."""
-        read_options(Record, "kokoro", options)
         return ("kokoro",)
 
     @classmethod

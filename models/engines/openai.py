@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InfrastructureError, InputError, SetupError
 from models.ports import EngineHome
 from models.records import EngineRef, Record
@@ -49,9 +49,10 @@ class OpenAIOptions(Record):
     """Name of the secret that holds the key."""
 
 
-class OpenAICompatible:
+class OpenAICompatible(Adapter):
     """A chat model behind a web address."""
 
+    OPTIONS: ClassVar[type[Record]] = OpenAIOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"base_url", "timeout", "api_key"})
     wait: ClassVar[Callable[[float], None]] = staticmethod(time.sleep)
 
@@ -59,12 +60,6 @@ class OpenAICompatible:
         self._options = read_options(OpenAIOptions, ref.name, ref.options, home.connection)
         self._url = f"{self._options.base_url.rstrip('/')}/chat/completions"
         self._key = home.secret(self._options.api_key)
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None here: the weights are the server's."""
-        read_options(OpenAIOptions, "openai", options)
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

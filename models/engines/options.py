@@ -1,16 +1,39 @@
-"""Options of an adapter, checked: what a user writes under `[engines.NAME]` becomes a typed record or an error."""
+"""What adapters have in common: options that are checked, and plain answers where an adapter has nothing to say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
 from models.errors import InputError
-from models.records import Record
+from models.ports import EngineHome
+from models.records import EngineRef, Record
 
 O = TypeVar("O", bound=Record)  # noqa: E741
+
+
+class Adapter:
+    """Base of the adapters: no options, no connection, no weights, nothing missing (see `models.ports.Engine`)."""
+
+    VERSION: ClassVar[int] = 1
+    OPTIONS: ClassVar[type[Record]] = Record
+    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    OWN_FILES: ClassVar[str] = ""
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        """Needs nothing of its home."""
+
+    @classmethod
+    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None of the lock."""
+        return ()
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """Nothing."""
+        return ""
 
 
 def read_options(kind: type[O], engine: str, *options: Mapping[str, Any]) -> O:
@@ -26,4 +49,4 @@ def read_options(kind: type[O], engine: str, *options: Mapping[str, Any]) -> O:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise InputError(f"option {name}: {first['msg']}", where=f"engine {engine}",
-                         hint=f"Its options are: {', '.join(kind.model_fields)}") from error
+                         hint=f"Its options are: {', '.join(kind.model_fields) or 'none'}") from error

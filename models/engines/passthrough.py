@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
 
 import numpy as np
 
-from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
-from models.records import EngineRef, Placement, ShotRequest
+from models.engines.options import Adapter
+from models.ports import Chunk, ChunkGeometry, ShotInput
+from models.records import Placement, ShotRequest
 
 
-class Passthrough:
+class Passthrough(Adapter):
     """The source's pictures, full frame. A plan for it generates nothing; it is run where a generator must be."""
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
     geometry = ChunkGeometry(frames=16, context=0)
-
-    def __init__(self, ref: EngineRef, home: EngineHome) -> None: ...
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @classmethod
-    def missing(cls, options: Mapping[str, Any]) -> str:
-        """Nothing."""
-        return ""
 
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         """The whole source frame at its own size."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from models.engines.ge2e import speaker_name
 from models.engines.local_weights import checked_path
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, SetupError
 from models.ports import EngineHome, Samples, Turn
 from models.records import EngineRef, Record
@@ -35,9 +35,10 @@ class PyannoteOptions(Record):
     """0: as many as there seem to be."""
 
 
-class Pyannote:
+class Pyannote(Adapter):
     """Labels speech by voice, one voice at a time."""
 
+    OPTIONS: ClassVar[type[Record]] = PyannoteOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
@@ -61,11 +62,6 @@ class Pyannote:
             import torch
 
             self._pipeline.to(torch.device(home.device))
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Nothing of the lock."""
-        return ()
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:

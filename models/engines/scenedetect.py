@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from models.engines.decode import pictures
+from models.engines.options import Adapter, read_options
 from models.ports import EngineHome
-from models.records import EngineRef
+from models.records import EngineRef, Record
 
 SCORED_SIZE = 256
 """Longer side of the pictures that are scored: enough for cuts, and small enough to hide noise."""
@@ -22,32 +23,27 @@ NEIGHBOURS = 5
 FLASH_FRAMES = 3
 
 
-class ContentCuts:
+class ContentCutsOptions(Record):
+    """What may be set."""
+
+    ratio: float = Field(default=3.0, gt=0)
+    """How many times the motion around it a cut must score."""
+    content: float = Field(default=12.0, gt=0, le=255)
+    """Least score of a cut, on PySceneDetect's scale of 0 to 255."""
+
+
+class ContentCuts(Adapter):
     """A cut is a frame whose content score stands out from its neighbours'; pans, zooms and noise do not.
 
     There is no shortest shot. Only a flash is no shot: up to three frames that are blank, or the same picture in
     another light, after which the picture goes on as before.
-
-    Options:
-        ratio: How many times the motion around it a cut must score (3).
-        content: Least score of a cut, on PySceneDetect's scale of 0 to 255 (12).
     """
 
-    CONNECTION: ClassVar[frozenset[str]] = frozenset()
+    OPTIONS: ClassVar[type[Record]] = ContentCutsOptions
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
-        self.ratio = float(ref.options.get("ratio") or 3.0)
-        self.content = float(ref.options.get("content") or 12.0)
-
-    @classmethod
-    def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @classmethod
-    def missing(cls, options: Mapping[str, Any]) -> str:
-        """Nothing: PySceneDetect is one of the project's dependencies."""
-        return ""
+        options = read_options(ContentCutsOptions, ref.name, ref.options)
+        self.ratio, self.content = options.ratio, options.content
 
     def cuts(self, video: Path) -> list[int]:
         """Frame indices at which a new shot begins, without 0, ascending.

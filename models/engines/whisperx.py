@@ -16,7 +16,7 @@ from pydantic import Field
 
 from models.engines.faster_whisper import HEARD_CODES, whisper_language
 from models.engines.local_weights import checked_path
-from models.engines.options import read_options
+from models.engines.options import Adapter, read_options
 from models.errors import EngineError, SetupError
 from models.ports import EngineHome, HeardSegment, HeardWord, Recognition, Samples
 from models.records import EngineRef, Record
@@ -51,9 +51,10 @@ class WhisperXOptions(Record):
     """Folder of NLTK data with `tokenizers/punkt_tab`, which WhisperX wants for aligning."""
 
 
-class WhisperX:
+class WhisperX(Adapter):
     """WhisperX on local models."""
 
+    OPTIONS: ClassVar[type[Record]] = WhisperXOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path", "aligner_path", "nltk_path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from models.errors import EngineError, InfinidubError, InputError
 from models.fit import Fit, PlannedLine, fit_lines
-from models.onset import audible_span, fade, loudest, trim
+from models.onset import BELOW_LOUDEST_DB, audible_span, fade, loudest, trim
 from models.ports import Samples, Synthesizer
 from models.records import (
     Artifact,
@@ -244,11 +244,28 @@ def read_dialogue(work: Work, request: DialogueRequest) -> Speech:
 
 def _voice_in(path: Path, slot: tuple[Tick, Tick], peak: float) -> tuple[Tick, Samples] | None:
     """What is heard of a track within a slot: where it begins, and its sound; None for silence."""
-    samples = read_audio(path, start=slot[0], length=slot[1] - slot[0])
+    start, end = _near_voice(path, slot)
+    samples = read_audio(path, start=start, length=end - start)
     if loudest(samples, CLOCK) < peak * SILENT:
         return None
     first, last = audible_span(samples, CLOCK)
-    return slot[0] + first, fade(samples[first:last + TAIL], ticks(0.002), TAIL)
+    return start + first, fade(samples[first:last + TAIL], ticks(0.002), TAIL)
+
+
+def _near_voice(path: Path, slot: tuple[Tick, Tick]) -> tuple[Tick, Tick]:
+    """The seconds of a slot around all that is heard in it: a pause of minutes is looked through piece by piece.
+
+    A moment that two seconds share may be twice as loud as in either: so the threshold is halved (-3 dB), and a second
+    added at both ends.
+    """
+    levels = np.array([loudest(block[:, 0], CLOCK) for block in audio_blocks(
+        path, channels=1, block=CLOCK, start=slot[0], length=slot[1] - slot[0])])
+    top = levels[:-1].max(initial=0) or levels.max(initial=0)  # the last piece may be too short to be measured alike
+    heard = np.flatnonzero(levels > top * 10 ** (-(BELOW_LOUDEST_DB + 3.1) / 20))
+    if not len(heard):
+        return slot[0], slot[0]
+    return (max(slot[0], slot[0] + (int(heard[0]) - 1) * CLOCK),
+            min(slot[1], slot[0] + (int(heard[-1]) + 2) * CLOCK))
 
 
 def _quietest(path: Path, at: Tick) -> Tick:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.ports import Samples, Voice
 from models.records import EngineRef, Line, Speaker, Speech, Transcript, TranslatedLine, Translation
 from models.timebase import CLOCK, ticks
 from tasks.casting import cast_voices
-from tasks.media import read_audio, write_flac
+from tasks.media import FlacWriter, read_audio, write_flac
 from tasks.step import Work, perform
 from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
 from tests.fakes import tone
@@ -250,6 +251,22 @@ def test_lines_silent_in_the_track_are_named(work):
     assert len(speech.lines[1].flags) == 2
     last = cut(work, track(work, (1.1, 2.4, 1.0)))
     assert len(last.lines[0].flags) == 3
+
+
+def test_a_pause_of_minutes_after_a_line_is_not_held_in_memory(work):
+    path, length = Path(work.scratch) / "long.flac", 240 * CLOCK
+    with FlacWriter(path, channels=1) as writer:
+        for second in range(240):
+            writer.write(tone(1.0, 150, CLOCK) if second in {1, 2} else np.zeros(CLOCK, np.float32))
+    request = DialogueRequest(dialogue=work.store.put_file(path, "audio/flac"), translation=translation("x"),
+                              transcript=Transcript(language="en", lines=LINES[:1]), length=length)
+    tracemalloc.start()
+    spoken = perform(work, read_dialogue, request).lines[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+    assert spoken.start == pytest.approx(CLOCK, abs=ticks(0.012))
+    assert spoken.length == pytest.approx(2 * CLOCK, abs=ticks(0.08))
 
 
 def test_a_silent_track_is_an_error(work):

@@ -21,7 +21,7 @@ from models.records import Artifact, EngineRef, Scalar
 from models.weights import WeightStore
 from tasks.ledger import Ledger
 from tasks.step import Work
-from tasks.store import FileStore, Store, disk_error, hash_file
+from tasks.store import FileStore, Store, disk_error, enter, hash_file
 
 VERSIONED = ("infinidub", "prefect", "torch", "faster-whisper", "onnxruntime", "av", "sqlalchemy", "numpy")
 
@@ -93,6 +93,7 @@ def open_workspace(settings: Settings) -> Workspace:
         (settings.state / "scratch").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, settings.state) from error
+    enter(settings.state)
     weights = WeightStore(settings.weights, mirror=settings.weights_mirror)
 
     def home(port: str, name: str) -> EngineHome:

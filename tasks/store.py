@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -125,6 +126,35 @@ def _locked(path: Path) -> IO[bytes]:
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file
         file.close()  # who held it before has removed it: the lock is another file by now
+
+
+OURS = re.compile(r"tmp[a-z0-9_]{8}|\.partial-[a-z0-9_]{8}|[0-9a-f]{16}")
+"""Names that `tempfile`, `writing` and `put_file` give; a folder that somebody else has filled is left alone."""
+_in_use: dict[Path, IO[bytes]] = {}
+"""Lock files that say, as long as this process lives, that it works in a state folder."""
+
+
+def enter(state: Path) -> None:
+    """Work in a state folder until this process ends; who is alone in it removes what killed processes left.
+
+    Args:
+        state: Folder that holds `scratch` and `artifacts`.
+
+    Raises:
+        InputError: It cannot be written to.
+    """
+    if state in _in_use:
+        return
+    try:
+        file = _in_use[state] = (state / "in-use.lock").open("wb")
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for folder in (state / "scratch", state / "artifacts" / "incoming"):
+                for left in filter(lambda path: OURS.fullmatch(path.name), folder.glob("*")):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError as error:
+        raise disk_error(error, state) from error
 
 
 def disk_error(error: OSError, path: Path) -> InfinidubError:

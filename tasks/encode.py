@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from models.errors import MediaError
+from models.pictures import picture_rate, picture_stream, place
 from models.ports import Image
 from models.records import ColorTags
 from tasks.video import (
@@ -23,9 +24,6 @@ from tasks.video import (
     TRANSFERS,
     FrameReader,
     media_error,
-    picture_rate,
-    picture_stream,
-    place,
     reading,
 )
 

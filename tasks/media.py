@@ -22,6 +22,7 @@ import ffmpeg
 import numpy as np
 
 from models.errors import MediaError, SetupError, StorageFullError
+from models.pictures import STANDARD_RATES, picture_rate, picture_stream, place
 from models.ports import Samples
 from models.records import Chapter, ColorTags, Loudness
 from models.timebase import ticks
@@ -30,7 +31,6 @@ from tasks.sound import FlacWriter, audio_blocks, read_audio, write_flac
 from tasks.video import (
     CONTAINERS,
     EXACT,
-    STANDARD_RATES,
     THREADS,
     Filters,
     FrameReader,
@@ -38,9 +38,6 @@ from tasks.video import (
     color_tags,
     decoded,
     frame_count,
-    picture_rate,
-    picture_stream,
-    place,
     reading,
     timing,
 )

@@ -17,9 +17,10 @@ import numpy as np
 import soundfile
 
 from models.errors import InfrastructureError, MediaError, StorageFullError
+from models.pictures import place
 from models.ports import Samples
 from models.timebase import CLOCK
-from tasks.video import place, reading
+from tasks.video import reading
 
 MAX_BROKEN_PACKETS = 20
 """Audio packets that may fail to decode (they become silence) before a file counts as broken."""
@@ -129,7 +130,7 @@ def audio_blocks(path: Path, *, rate: int = CLOCK, channels: int | None = None, 
             origin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
         origin += Fraction(start - lead, CLOCK)
         if start > 2 * CLOCK:
-            container.seek(int((origin - 1) / track.time_base), stream=track)
+            _seek(container, track, origin - 1)
         pieces = _resampled(_placed(_decoded(container, track, layout), native, origin), layout, native, rate)
         count = None if length is None else round(Fraction(length * rate, CLOCK))
         if length is None and "mp4" in container.format.name and track.duration:
@@ -137,6 +138,14 @@ def audio_blocks(path: Path, *, rate: int = CLOCK, channels: int | None = None, 
             over = ((track.start_time or 0) + track.duration) * track.time_base
             count = max(0, round((over - origin) * rate) - round(Fraction(lead * rate, CLOCK)))
         yield from _blocks(pieces, block, round(Fraction(lead * rate, CLOCK)), count)
+
+
+def _seek(container: Any, track: Any, time: Fraction) -> None:
+    """Go near `time`, or to the beginning where no place is found: long silence does not look like FLAC frames."""
+    try:
+        container.seek(int(time / track.time_base), stream=track)
+    except av.error.FFmpegError:
+        container.seek(0, stream=track)
 
 
 def _track(container: Any, index: int | None, path: Path) -> Any:

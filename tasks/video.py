@@ -7,7 +7,6 @@ B-frames, open GOPs, edit lists and containers that round their time stamps.
 from __future__ import annotations
 
 import errno
-import re
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from models.errors import InfinidubError, MediaError, StorageFullError
+from models.pictures import picture_rate, picture_stream, place
 from models.ports import Image
 from models.records import ColorTags
 from tasks.store import disk_error
@@ -32,7 +32,6 @@ CONTAINERS = ("mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,nut,ogg,wav,w64
 """Demuxers that may be used: real containers only, so that no playlist can name other files or hosts."""
 THREADS = 2
 """Of every decoder and encoder, whatever the machine: the same input then gives the same bytes."""
-STANDARD_RATES = tuple(map(Fraction, ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")))
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 """How pixels are converted: swscale's fast paths darken by up to two levels and differ between processors."""
 
@@ -51,11 +50,6 @@ def color_tags(picture: Any) -> ColorTags:
     return ColorTags(primaries=PRIMARIES.get(int(picture.color_primaries)),
                      transfer=TRANSFERS.get(int(picture.color_trc)), matrix=MATRICES.get(int(picture.colorspace)),
                      range=RANGES.get(int(picture.color_range)))
-
-
-def place(path: Path) -> str:
-    """A file's name for people; a stored artifact is named by the first digits of its hash."""
-    return f"{path.name[:12]}…" if re.fullmatch("[0-9a-f]{64}", path.name) else path.name
 
 
 def media_error(error: av.error.FFmpegError, path: Path, doing: str) -> InfinidubError:
@@ -86,22 +80,6 @@ def reading(path: Path) -> Iterator[Any]:
         raise media_error(error, path, "read") from error
 
 
-def picture_stream(container: Any, path: Path) -> Any:
-    """The stream that is the picture: the default one, never a cover image.
-
-    Raises:
-        MediaError: There is none.
-    """
-    covers = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    streams = [s for s in container.streams.video if not s.disposition & covers]
-    if not streams:
-        raise MediaError("has no video stream", where=place(path), hint="Give a file with a moving picture")
-    streams = [s for s in streams if s.codec_context]
-    if not streams:
-        raise MediaError("has a picture of an unknown codec", where=place(path), hint="Convert it to H.264")
-    return next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
-
-
 def frame_count(path: Path) -> int:
     """How many frames a player shows: packets of the picture, without those that an edit list cuts away.
 
@@ -111,18 +89,6 @@ def frame_count(path: Path) -> int:
     with reading(path) as container:
         stream = picture_stream(container, path)
         return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-
-
-def picture_rate(stream: Any) -> Fraction:
-    """Frames per second of a constant-rate stream; 0 when unknown.
-
-    A last frame that is shown longer bends the average of a file; the base rate does not mind, but is no rate at all
-    (a multiple, the clock) where time stamps are irregular. Containers that round times bend both a little.
-    """
-    average, base = Fraction(stream.average_rate or 0), Fraction(stream.base_rate or 0)
-    rate = base if abs(base - average) * 20 < average else average
-    nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
-    return nearest if abs(nearest - rate) * 5000 < rate else rate
 
 
 @dataclass(frozen=True)

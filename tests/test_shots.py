@@ -9,7 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import ffmpeg
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from models.engines.scenedetect import ContentCuts
 from models.errors import MediaError
 from models.ports import EngineHome, Image
 from models.records import EngineRef
-from tasks.media import FrameWriter
+from tasks.media import FrameWriter, run_ffmpeg
 from tasks.shots import ShotsRequest, find_shots, follow, look_at
 from tasks.step import Work, perform
 
@@ -130,6 +132,29 @@ def written(path: Path, frames: list[Image]) -> Path:
 def test_cuts_are_told_from_motion_noise_and_light(name: str, tmp_path: Path) -> None:
     frames, cuts = CASES[name]
     assert ContentCuts(DETECTOR, HOME).cuts(written(tmp_path / "clip.mkv", frames())) == cuts
+
+
+def test_a_last_frame_that_is_shown_longer_moves_no_cut(tmp_path: Path) -> None:
+    source, path = tmp_path / "clip.mp4", tmp_path / "long.mp4"
+    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(written(tmp_path / "clip.mkv", pan(A, 30) + pan(B, 30)))), str(source),
+                             vcodec="libx264", bf=0), where="clip.mp4")
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        packets[-1].duration *= 3
+        for packet in packets:
+            packet.stream = stream
+            out.mux(packet)
+    assert ContentCuts(DETECTOR, HOME).cuts(path) == [30]
+
+
+def test_the_cuts_are_those_of_the_picture_that_is_shown(tmp_path: Path) -> None:
+    other, shown = (written(tmp_path / name, frames) for name, frames in (
+        ("other.mkv", pan(A, 10) + pan(B, 30)), ("shown.mkv", pan(A, 30) + pan(C, 10))))
+    path = tmp_path / "both.mkv"
+    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(other)).video, ffmpeg.input(str(shown)).video, str(path), c="copy",
+                             **{"disposition:v:0": "0", "disposition:v:1": "default"}), where="both.mkv")
+    assert ContentCuts(DETECTOR, HOME).cuts(path) == [30]
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import MediaError
+from models.pictures import picture_rate, picture_stream, place
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mxf,nut,ivf"
 """Demuxers that may be used: real containers only, so that no playlist can name other files or hosts."""
@@ -29,14 +29,12 @@ def video(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(f"file:{path}", metadata_errors="replace",
                      options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS}) as container:
-            if not container.streams.video:
-                raise MediaError("has no video stream", where=path.name, hint="Give a file with a moving picture")
-            stream = container.streams.video[0]
+            stream = picture_stream(container, path)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = 2
             yield container, stream
     except av.error.FFmpegError as error:
-        raise MediaError(f"cannot be decoded ({error.strerror})", where=path.name,
+        raise MediaError(f"cannot be decoded ({error.strerror})", where=place(path),
                          hint="Check that the file is complete and plays") from error
 
 
@@ -52,10 +50,10 @@ def pictures(path: Path, pixels: str = "rgb24", longest: int | None = None) -> I
         MediaError: The file cannot be read to its end.
     """
     with video(path) as (container, stream):
-        rate, first = Fraction(stream.average_rate or 25), None
+        rate, first = picture_rate(stream), None
         scale = min(1.0, (longest or 1 << 16) / max(stream.width, stream.height))
         width, height = max(1, round(stream.width * scale)), max(1, round(stream.height * scale))
-        for number, frame in enumerate(container.decode(stream)):
+        for frame in (frame for frame in container.decode(stream) if frame.pts is not None):
             first = frame.pts if first is None else first
-            index = number if frame.pts is None else round((frame.pts - first) * stream.time_base * rate)
+            index = round((frame.pts - first) * stream.time_base * rate)
             yield index, frame.to_ndarray(format=pixels, width=width, height=height, interpolation="AREA")

@@ -295,10 +295,12 @@ def _fetch(source: Source, member: str, partial: Path) -> tuple[Path, str]:
         kept.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=partial) as folder:
             archive = _DOWNLOADS[scheme](match, "", Path(folder))
+            if not archive.is_relative_to(folder):  # copied aside first: a killed copy must not pass for the archive
+                archive = Path(shutil.copyfile(archive, Path(folder) / "archive"))
             if _hash(archive) != source.sha256:
                 raise SetupError("the download is not what models.lock expects (SHA-256 differs)", where=source.origin,
                                  hint="The origin has changed, or the lock is wrong: do not use it")
-            shutil.move(archive, kept) if archive.parent == Path(folder) else shutil.copyfile(archive, kept)
+            archive.replace(kept)
     return kept, member
 
 

@@ -145,6 +145,20 @@ def test_interrupted_pull_goes_on(tmp_path: Path, two_parts: Path) -> None:
     assert (store.pull("toy") / "deep/model.bin").read_bytes() == HEAD + TAIL
 
 
+def test_a_copy_that_was_killed_is_not_taken_for_the_archive(tmp_path: Path, two_parts: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(origin: Path, target: Path) -> Path:
+        Path(target).write_bytes(Path(origin).read_bytes()[:10])
+        raise KeyboardInterrupt
+
+    store = WeightStore(tmp_path / "weights", lock=two_parts)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.pull("toy")
+    assert (store.pull("toy") / "deep" / "model.bin").read_bytes() == HEAD + TAIL
+
+
 def test_two_at_once_take_turns(tmp_path: Path, two_parts: Path) -> None:
     folders: list[Path] = []
 

@@ -5,6 +5,8 @@ Each function is one short transaction. `unique(recipe)` on `results` decides ra
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import tables as t
-from models.errors import InfrastructureError, StorageFullError
+from models.errors import InfrastructureError, InputError, StorageFullError
 from models.records import Artifact
 
 
@@ -41,11 +43,34 @@ class Attempt:
     seed: int | None = None
 
 
+def _inode(stat: os.stat_result) -> int:
+    """File systems may number their files with 64 bits; the database's integers have a sign."""
+    return stat.st_ino % 2**63
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
+SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)
+
+
+def shown(url: sa.URL) -> str:
+    """A database's URL for people: without its password, and without what may be secret in its query."""
+    query = {name: "***" if SECRET.search(name) else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
 def _open(url: str) -> sa.Engine:
+    try:
+        return _engine(url)
+    except (sa.exc.ArgumentError, ValueError, ImportError) as error:  # its text may hold the password
+        raise InputError("is no database URL that this program can open", where="database",
+                         hint="Give sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME, with %XX for "
+                              "special characters in the password") from error
+
+
+def _engine(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         return sa.create_engine(url, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": 60})
@@ -75,6 +100,7 @@ class Ledger:
             url: SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://…`.
 
         Raises:
+            InputError: It is no URL, or one of another database.
             InfrastructureError: The database cannot be reached or migrated.
         """
         self.engine = _open(url)
@@ -95,7 +121,7 @@ class Ledger:
             raise self._error(error) from error
 
     def _error(self, error: SQLAlchemyError) -> InfrastructureError:
-        where = self.engine.url.render_as_string(hide_password=True)
+        where = shown(self.engine.url)
         cause = str(getattr(error, "orig", error)).splitlines()[0]
         if "disk is full" in cause or "No space left" in cause:
             return StorageFullError("no space left for the database", where=where,
@@ -275,15 +301,23 @@ class Ledger:
         self.save([t.Edit(episode=episode, language=language, line=line, text=text, author=author, updated=_now())])
 
     def known_hash(self, path: Path) -> str | None:
-        """The hash of a file outside the store, if it was hashed before and did not change since."""
+        """The hash of a file outside the store, if it was hashed before and did not change since.
+
+        Raises:
+            InputError: Its name is not UTF-8.
+        """
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise InputError("the name of this file is not UTF-8", where=ascii(str(path)), hint="Rename it") from error
         stat = path.stat()
         with self.session() as session:
             row = session.get(t.KnownFile, str(path))
-            same = row and (row.size, row.mtime_ns, row.inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            same = row and (row.size, row.mtime_ns, row.inode) == (stat.st_size, stat.st_mtime_ns, _inode(stat))
             return row.sha256 if row and same else None
 
     def remember_hash(self, path: Path, digest: str) -> None:
         """Keep the hash of a file outside the store."""
         stat = path.stat()
-        self.save([t.KnownFile(path=str(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns, inode=stat.st_ino,
+        self.save([t.KnownFile(path=str(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns, inode=_inode(stat),
                                sha256=digest)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from alembic.migration import MigrationContext
 from pydantic import TypeAdapter, ValidationError
 
 from models import tables as t
-from models.errors import InfrastructureError
+from models.errors import InfrastructureError, InputError
 from models.recipe import sha256
 from models.records import Artifact, LineId, ShotId
 from tasks.ledger import Attempt, Ledger
@@ -147,6 +148,31 @@ def test_a_known_file_is_hashed_again_when_it_changes(url, tmp_path):
     assert ledger.known_hash(file) is None
 
 
+def test_a_file_with_a_huge_inode_number_is_remembered(url, tmp_path, monkeypatch):
+    ledger, file = Ledger(url), tmp_path / "film.mp4"
+    file.write_bytes(b"one")
+    huge = os.stat_result([*file.stat()[:1], 2**64 - 1, *file.stat()[2:]], {"st_mtime_ns": file.stat().st_mtime_ns})
+    monkeypatch.setattr("pathlib.Path.stat", lambda _path: huge)
+    ledger.remember_hash(file, "h" * 64)
+    assert ledger.known_hash(file) == "h" * 64
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    file.write_bytes(b"one")
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        Ledger(f"sqlite:///{tmp_path}/l.db").known_hash(file)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "postgresql+psycopg://u:hunter2@h:port/x", "oracle9://u:hunter2@h/x",
+                                   "mysql+pymysql://u:hunter2@h/x"])
+def test_what_is_no_database_url_is_an_input_error_without_the_password(wrong):
+    with pytest.raises(InputError, match="no database URL") as caught:
+        Ledger(wrong)
+    assert "hunter2" not in str(caught.value)
+
+
 def _race(url: str, number: int, answers) -> None:
     ledger = Ledger(url)
     run = ledger.begin_run("race", {}, {})
@@ -165,8 +191,11 @@ def test_concurrent_processes_agree_on_every_result(url):
     assert heard[0] == heard[1] == heard[2]
 
 
-def test_a_database_that_is_not_there_is_an_infrastructure_error_without_the_password():
+@pytest.mark.parametrize("url", ["postgresql+psycopg://user:hunter2@127.0.0.1:9/none",
+                                 "postgresql+psycopg://user@127.0.0.1:9/none?password=hunter2&sslpassword=hunter2",
+                                 "postgresql+psycopg://user:a%2Fhunter2@127.0.0.1:9/none"])
+def test_a_database_that_is_not_there_is_an_infrastructure_error_without_the_password(url):
     with pytest.raises(InfrastructureError) as caught:
-        Ledger("postgresql+psycopg://user:hunter2@127.0.0.1:9/none")
+        Ledger(url)
     assert "127.0.0.1" in str(caught.value)
     assert "hunter2" not in str(caught.value)

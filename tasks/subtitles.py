@@ -185,6 +185,9 @@ def read_record(data: bytes, length: int, where: str) -> Transcript | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
+    for tag in (transcript.language, *(line.language or "und" for line in transcript.lines)):
+        if not langcodes.tag_is_valid(tag):
+            raise InputError(f"{tag!r} is not a BCP-47 language tag", where=f"{where}, language")
     for line in transcript.lines:
         if not line.start < line.end <= length:
             raise InputError(f"{timecode(line.start)} to {timecode(line.end)} is not a span within the episode",

@@ -381,6 +381,9 @@ def test_two_dashes_are_two_speakers() -> None:
     (b'[{"start": 1, "end": NaN, "text": "a"}]', "json", "item 1, end: nan"),
     (b'[{"start": 3, "end": 2, "text": "a"}]', "json", "item 1: ends before"),
     (b'[{"start": -3, "end": 2, "text": "a"}]', "json", "-3 is not a time"),
+    (b'{"language": "???", "lines": []}', "json", "'[?]{3}' is not a BCP-47"),
+    (b'{"language": "en", "lines": [{"id": "L0001", "start": 0, "end": 1, "text": "x", "language": "e n"}]}', "json",
+     "'e n' is not a BCP-47"),
     (b'{"language": "en", "lines": [{"id": "7", "start": 0, "end": 1, "text": ""}]}', "json", "lines.0.id"),
 ])
 def test_what_cannot_be_used_is_named_with_its_line(work: Work, data: bytes, kind: Any, message: str) -> None:

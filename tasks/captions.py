@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from models.timebase import CLOCK, timecode
 WIDTH = 42
 """Characters in a row."""
 ROWS = 2
+SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 SHORTEST = CLOCK * 3 // 10
 """Ticks that a cue stays, even if the next line begins before."""
 
@@ -48,13 +50,31 @@ def cues(lines: Sequence[SpokenLine], length: int) -> tuple[Cue, ...]:
 def _split(line: SpokenLine) -> Iterator[Cue]:
     # Angle brackets and braces are markup to SRT players.
     text = " ".join(line.text.translate(str.maketrans("<>{}", "‹›()")).split())
-    rows = textwrap.wrap(text, WIDTH, break_on_hyphens=False)
-    parts = ["\n".join(rows[at:at + ROWS]) for at in range(0, len(rows), ROWS)]
+    parts = ["\n".join(_rows(part)) for part in _parts(text)]
     start, total = line.planned[0], sum(map(len, parts))
     lasts, said = max(0, line.start + line.length - start), 0
     for part in parts:
         begins, said = start + lasts * said // total, said + len(part)
         yield Cue(begins, start + lasts * said // total, part)
+
+
+def _parts(text: str) -> list[str]:
+    """A text as cues of at most `ROWS` rows: whole sentences where they fit, long sentences in parts of like length."""
+    parts: list[str] = []
+    for sentence in filter(None, SENTENCE.split(text)):
+        if parts and len(_rows(f"{parts[-1]} {sentence}")) <= ROWS:
+            parts[-1] += f" {sentence}"
+            continue
+        count = -(-len(_rows(sentence)) // ROWS)
+        while len(pieces := textwrap.wrap(sentence, -(-len(sentence) // count) + count)) > 1 and any(
+                len(_rows(piece)) > ROWS for piece in pieces):
+            count += 1
+        parts += pieces
+    return parts
+
+
+def _rows(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
 def srt(shown: Sequence[Cue]) -> str:

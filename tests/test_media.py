@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import ffmpeg
@@ -14,8 +17,19 @@ import pytest
 
 from models.errors import MediaError, SetupError
 from models.records import ColorTags
+from models.timebase import CLOCK
 from tasks import media
-from tasks.media import FrameReader, FrameWriter, PictureWriter, concat_ffv1, copy_pictures, frame_count
+from tasks import sound as sound_module
+from tasks.media import (
+    FrameReader,
+    FrameWriter,
+    PictureWriter,
+    concat_ffv1,
+    copy_pictures,
+    frame_count,
+    read_audio,
+    write_flac,
+)
 from tests import clips
 
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0"}
@@ -217,3 +231,30 @@ def test_a_missing_ffmpeg_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="apt-get install ffmpeg"):
         media.run_ffmpeg(ffmpeg.input("x").output("y"), where="x")
+
+
+def test_where_no_place_is_found_decoding_begins_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "sound.flac"
+    sound = (0.1 * np.sin(np.arange(4 * CLOCK) / 20)).astype(np.float32)
+    write_flac(path, sound)
+    opened = sound_module.reading
+
+    class Unseekable:  # ffmpeg answers so within long silence of some FLACs
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def seek(self, offset: int, **_: Any) -> None:
+            if offset:
+                raise av.error.PermissionError(1, "Operation not permitted")
+
+    @contextmanager
+    def reading(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with opened(*arguments, **options) as container:
+            yield Unseekable(container)
+
+    monkeypatch.setattr(sound_module, "reading", reading)
+    heard = read_audio(path, start=3 * CLOCK, length=4_800)
+    assert np.abs(heard - sound[3 * CLOCK:3 * CLOCK + 4_800]).max() < 1e-3

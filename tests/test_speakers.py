@@ -15,7 +15,7 @@ from tasks.media import read_audio, write_flac
 from tasks.speakers import SpeakersRequest, _labelled, find_speakers, pitches
 from tasks.step import Work, perform
 from tasks.transcribe import TranscribeRequest, transcribe
-from tests.embedded import EXAMPLES, cache
+from tests.embedded import EXAMPLES, cache, engine
 
 REF = EngineRef(name="ge2e")
 
@@ -170,9 +170,10 @@ def test_example_has_its_two_speakers(work: Work) -> None:
     path = work.scratch / "a.flac"
     write_flac(path, read_audio(EXAMPLES / "harbor-lights-s01e01.mp4", channels=None))
     audio = work.store.put_file(path, "audio/flac")
-    heard = perform(work, transcribe, TranscribeRequest(audio=audio, language="en",
-                                                        recognizer=EngineRef(name="faster-whisper")))
-    found = perform(work, find_speakers, SpeakersRequest(audio=audio, transcript=heard, diarizer=REF))
+    _, recognizer = engine("recognizer", "faster-whisper", "whisper-base")
+    heard = perform(work, transcribe, TranscribeRequest(audio=audio, language="en", recognizer=recognizer))
+    _, diarizer = engine("diarizer", "ge2e", "ge2e")
+    found = perform(work, find_speakers, SpeakersRequest(audio=audio, transcript=heard, diarizer=diarizer))
     truth = json.loads((EXAMPLES / "harbor-lights-s01e01.truth.json").read_text())
     names = {"clara": "A", "daniel": "B"}
     total = right = 0.0

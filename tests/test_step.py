@@ -27,7 +27,7 @@ class Answer(Record):
 
 
 calls: list[str] = []
-RECIPE = "85f1fe750f6c9b5584cb4729b3e927c9a1afdfcfcd29b9e308503106464bc5e2"
+RECIPE = "c126411e98f5bd90a351494424addbc35801729fcc8cc05ab8e82f2801e8b3f6"
 
 
 @step("shout", version=1, result=Answer)

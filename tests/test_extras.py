@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from models.engines import EngineCache, describe
+from models.engines.local_weights import weights_hash
 from models.errors import InputError, SetupError
 from models.ports import EngineHome, Samples
 from models.weights import WeightStore
@@ -125,7 +125,7 @@ def test_pyannote_turns_lie_within_the_speech(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "embedding").mkdir()
     (tmp_path / "config.yaml").write_text("")
     (tmp_path / "embedding/pytorch_model.bin").write_bytes(b"weights")
-    diarizer = loaded("diarizer", "pyannote", path=str(tmp_path), sha256=hashlib.sha256(b"weights").hexdigest(),
+    diarizer = loaded("diarizer", "pyannote", path=str(tmp_path), sha256=weights_hash(tmp_path),
                       max_speakers=3)
     turns = diarizer.diarize(np.zeros(160_000, np.float32), [(1.0, 5.0), (7.5, 9.0)])
     assert [(t.start, t.end, t.speaker) for t in turns] == [(1.0, 3.0, "A"), (4.0, 5.0, "B"), (7.5, 8.0, "A")]
@@ -167,7 +167,7 @@ def small_vits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def coqui(path: Path, **options: Any) -> Any:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = weights_hash(path, "config.json")
     return loaded("synthesizer", "coqui", path=str(path), sha256=digest, **options)
 
 

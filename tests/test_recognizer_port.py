@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ import pytest
 
 from models.engines import describe
 from models.engines.faster_whisper import FasterWhisper
+from models.engines.local_weights import weights_hash
 from models.errors import InputError, SetupError
 from models.ports import EngineHome, Recognition, Samples
 from models.records import EngineRef
@@ -120,7 +120,7 @@ def test_lock_hashes_enter_recipes(tmp_path: Path) -> None:
 def test_folder_without_a_model_is_a_set_up_error(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"no model")
     home = EngineHome(weights=lambda name: tmp_path, connection={"path": str(tmp_path)})
-    digest = hashlib.sha256(b"no model").hexdigest()
+    digest = weights_hash(tmp_path)
     with pytest.raises(SetupError, match=f'sha256 = "{digest}"'):
         FasterWhisper(EngineRef(name="faster-whisper"), home)
     with pytest.raises(SetupError, match="CTranslate2"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from functools import cache
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from models.engines import describe
 from models.engines.coqui import Coqui
 from models.engines.espeak import Espeak, espeak_name
 from models.engines.kokoro import LANGUAGES, TOKENS, Kokoro, phonemize, split_phonemes
+from models.engines.local_weights import weights_hash
 from models.errors import EngineError, InputError, SetupError
 from models.onset import audible_span
 from models.ports import EngineHome
@@ -47,7 +47,7 @@ def vits(tmp_path_factory: pytest.TempPathFactory) -> Coqui:
     torch.manual_seed(0)
     torch.save({"model": Vits.init_from_config(config).state_dict()}, file)
     config.save_json(str(file.parent / "config.json"))
-    ref = EngineRef(name="coqui", options={"language": "es", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+    ref = EngineRef(name="coqui", options={"language": "es", "sha256": weights_hash(file, "config.json")})
     return Coqui(ref, EngineHome(weights=lambda name: file.parent, connection={"path": str(file)}))
 
 
@@ -226,7 +226,7 @@ class FakeModel:
 def test_coqui_asks_in_the_models_own_names(tmp_path, xtts):
     pytest.importorskip("torch")
     (tmp_path / "model.pth").write_bytes(b"x")
-    digest = hashlib.sha256(b"x").hexdigest()
+    digest = weights_hash(tmp_path)
     home = EngineHome(weights=lambda name: tmp_path, connection={"path": str(tmp_path)})
     coqui = Coqui(EngineRef(name="coqui", options={"sha256": digest}), home)
     model = FakeModel(xtts)
@@ -240,7 +240,7 @@ def test_coqui_asks_in_the_models_own_names(tmp_path, xtts):
 
 def test_coqui_weights_are_known_by_their_hash(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
-    options = {"path": str(tmp_path), "sha256": hashlib.sha256(b"x").hexdigest(), "language": "es"}
+    options = {"path": str(tmp_path), "sha256": weights_hash(tmp_path), "language": "es"}
     ref = describe("synthesizer", "coqui", options, lambda name: {})
     assert "path" not in ref.options
     with pytest.raises(SetupError, match=options["sha256"]):

@@ -16,6 +16,7 @@ from models.engines import describe
 from models.engines.apertium import Apertium
 from models.engines.apertium_text import split_sentences
 from models.engines.ctranslate2 import CTranslate2, flores
+from models.engines.local_weights import weights_hash
 from models.engines.openai import OpenAICompatible, read_answer
 from models.errors import EngineError, InfrastructureError, InputError, SetupError
 from models.ports import EngineHome, Translator
@@ -204,11 +205,24 @@ def test_weights_are_known_by_their_hash(tiny, tmp_path):
         CTranslate2(EngineRef(name="ctranslate2"), home(path=str(tmp_path)))
 
 
+@pytest.mark.parametrize("file", ["model.bin", "config.json", "shared_vocabulary.json", "more/tokenizer.json"])
+def test_every_file_of_the_folder_counts_before_anything_is_loaded(tmp_path, file):
+    build(tmp_path)
+    (tmp_path / "more").mkdir()
+    for extra in ("more/tokenizer.json", ".note"):
+        (tmp_path / extra).write_text("{}")
+    before = weights_hash(tmp_path)
+    (tmp_path / ".note").write_text("hidden files do not")
+    assert ctranslate2((tmp_path, before))
+    (tmp_path / file).write_bytes(b"something else")
+    with pytest.raises(InputError, match="is not what it was"):
+        ctranslate2((tmp_path, before))
+
+
 def test_what_is_no_model_is_an_error(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"nothing")
     (tmp_path / "shared_vocabulary.json").write_text('["<2es>"]')
-    engine = CTranslate2(EngineRef(name="ctranslate2", options={
-        "sha256": "1785cfc3bc6ac7738e8b38cdccd1af12563c2b9070e07af336a1bf8c0f772b6a"}), home(path=str(tmp_path)))
+    engine = ctranslate2((tmp_path, weights_hash(tmp_path)))
     with pytest.raises(InputError, match="no tokenizer"):
         engine.translate({"L0001": "yes"}, "en", "es", {})
     (tmp_path / "tokenizer.json").write_text("{}")

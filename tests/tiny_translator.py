@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from models.engines.local_weights import weights_hash
 
 WORDS = ("good", "morning", "the", "lighthouse", "is", "old", "my", "name", "yes", "no", ".")
 VOCABULARY = ["<unk>", "<s>", "</s>", "<2es>", "<2fr>", "eng_Latn", "spa_Latn", *(f"▁{word}" for word in WORDS)]
@@ -45,4 +46,4 @@ def build(folder: Path) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    return hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
+    return weights_hash(folder)

@@ -29,7 +29,7 @@ class CoquiOptions(Record):
     path: str = ""
     """A checkpoint with its config.json beside it; or XTTS's folder."""
     sha256: str = ""
-    """Of the checkpoint; of XTTS's model.pth."""
+    """Of the checkpoint with its config.json, or of XTTS's folder (see `local_weights.weights_hash`)."""
     language: str = ""
     """BCP-47 of a model that speaks one language and does not say which."""
     seed: int = 0
@@ -44,7 +44,7 @@ class Coqui(Adapter):
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(CoquiOptions, ref.name, ref.options, home.connection)
-        self._path = checked_path(ref, home, "model.pth")
+        self._path = checked_path(ref, home, "model.pth", "config.json")
         self._device = home.device
 
     @classmethod

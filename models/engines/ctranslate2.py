@@ -37,7 +37,7 @@ class CTranslate2Options(Record):
     path: str = ""
     """The folder."""
     sha256: str = ""
-    """Of its model.bin."""
+    """Of the files in `path` (see `local_weights.weights_hash`)."""
     style: Literal["madlad", "nllb", "opus"] = "madlad"
     """How the model is told the languages: by a token before the source, by one before either, or not at all."""
     beam_size: int = Field(default=4, ge=1, le=20)

@@ -1,6 +1,6 @@
 """Recognizer: Whisper through faster-whisper (CTranslate2). Runs on weights of the lock or a folder of one's own.
 
-To use a larger model, give its folder as `path` and the SHA-256 of its model.bin as `sha256`: the hash enters recipes,
+To use a larger model, give its folder as `path` and the SHA-256 of its files as `sha256`: the hash enters recipes,
 the path does not.
 """
 
@@ -35,7 +35,7 @@ class FasterWhisperOptions(Record):
     path: str = ""
     """Folder of a CTranslate2 Whisper model, instead of the lock's."""
     sha256: str = ""
-    """Of the model.bin in `path`."""
+    """Of the files in `path` (see `local_weights.weights_hash`)."""
     compute_type: str = ""
     """CTranslate2's arithmetic; '' means int8 on a CPU, float16 on a GPU."""
     beam_size: int = Field(default=5, ge=1, le=20)

@@ -29,7 +29,7 @@ class PyannoteOptions(Record):
     path: str = ""
     """Folder of the pipeline, with its config.yaml."""
     sha256: str = ""
-    """Of its embedding/pytorch_model.bin."""
+    """Of the files in `path` (see `local_weights.weights_hash`)."""
     min_speakers: int = Field(default=0, ge=0)
     max_speakers: int = Field(default=0, ge=0)
     """0: as many as there seem to be."""

@@ -36,7 +36,7 @@ class WhisperXOptions(Record):
     path: str = ""
     """Folder of a CTranslate2 Whisper model, instead of the lock's."""
     sha256: str = ""
-    """Of the model.bin in `path`."""
+    """Of the files in `path` (see `local_weights.weights_hash`)."""
     compute_type: str = ""
     """CTranslate2's arithmetic; '' means int8 on a CPU, float16 on a GPU."""
     beam_size: int = Field(default=5, ge=1, le=20)

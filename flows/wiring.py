@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.settings import Settings
 from models.engines import EngineCache, adapter, describe
-from models.engines.clip_files import clip_options
+from models.engines.clip_files import clip_weights
 from models.errors import InputError
 from models.ports import EngineHome
 from models.records import Artifact, EngineRef, Scalar
@@ -51,11 +51,14 @@ class Workspace:
         return describe(port, name, {**self.settings.options.get(name, {}), **extra}, self.weights.hashes)
 
     def generator(self, name: str | None, episode: str, language: str) -> EngineRef:
-        """The generator of one episode and language; finished clips (`files`) are named by their content."""
+        """The generator of one episode and language; finished clips (`files`) are named by content, one by one."""
         name = name or self.settings.engine("generator")
         folder = self.settings.options.get(name, {}).get("folder")
-        clips = clip_options(Path(str(folder)), episode, language) if name == "files" and folder else {}
-        return self.engine("generator", name, **clips)
+        if name != "files" or not folder:
+            return self.engine("generator", name)
+        clips = f"{episode}/{language}"
+        return self.engine("generator", name, clips=clips).model_copy(
+            update={"weights": clip_weights(Path(str(folder)), clips)})
 
     def import_file(self, path: Path, *, keep: bool = True) -> Artifact:
         """A file of the user as an artifact.

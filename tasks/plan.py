@@ -70,13 +70,20 @@ def _tracks(lines: Sequence[SpokenLine], start: int) -> tuple[SpeakerTrack, ...]
         for speaker in speakers)
 
 
+def _for_shot(generator: EngineRef, shot: str) -> EngineRef:
+    """The generator without finished clips ('shots/SHOT' among its weights) of other shots."""
+    weights = {name: digest for name, digest in generator.weights.items()
+               if not name.startswith("shots/") or name == f"shots/{shot}"}
+    return generator.model_copy(update={"weights": weights})
+
+
 def _shot_request(request: PlanRequest, shot: Shot, lines: Sequence[SpokenLine]) -> ShotRequest:
     source = request.source
     return ShotRequest(
         shot=shot.id, source=source.video, start=shot.start, end=shot.end, width=source.width, height=source.height,
         rate=source.rate, tracks=_tracks(lines, frame_to_ticks(shot.start, source.rate)), faces=shot.faces,
         prompt=request.prompt, region=request.region, seed=shot_seed(request.seed, shot.id, request.take),
-        profile=request.profile, generator=request.generator, take=request.take)
+        profile=request.profile, generator=_for_shot(request.generator, shot.id), take=request.take)
 
 
 def _planned(request: PlanRequest, shot: Shot) -> PlannedShot:

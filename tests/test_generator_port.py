@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.engines import describe
-from models.engines.clip_files import ClipFiles, clip_options
+from models.engines import EngineCache, describe
+from models.engines.clip_files import ClipFiles, clip_weights
 from models.engines.passthrough import Passthrough
 from models.errors import InputError, MediaError
 from models.ports import Chunk, EngineHome, Generator, ShotInput
-from models.records import Artifact, EngineRef, FaceTrack, ShotRequest, SpeakerTrack
+from models.records import Artifact, EngineRef, FaceTrack, Placement, ShotRequest, SpeakerTrack
 from tasks.media import FrameWriter
 from tests.pulse import Pulse
 
@@ -56,7 +58,26 @@ def files(shot: ShotInput, folder: Path) -> Generator:
     with FrameWriter(clips / "S0001.mkv", 24, 16, Fraction(25)) as writer:
         for i in range(shot.request.generated_frames):
             writer.write(shot.frame(i)[::2, ::2])
-    return ClipFiles(EngineRef(name="files", options=clip_options(folder, "s/e", "es")), home(folder=str(folder)))
+    return PlannedClips(folder)
+
+
+class PlannedClips(ClipFiles):
+    """Requests say which clip they were planned with: here, that which lay there when this was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ref = files_ref(folder)
+        super().__init__(self.ref, home(folder=str(folder)))
+
+    def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
+        return super().placement(request.model_copy(update={"generator": self.ref}))
+
+    def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+        request = shot.request.model_copy(update={"generator": self.ref})
+        return super().generate(replace(shot, request=request), state, start_chunk)
+
+
+def files_ref(folder: Path) -> EngineRef:
+    return EngineRef(name="files", options={"clips": "s/e/es"}, weights=clip_weights(folder, "s/e/es"))
 
 
 GENERATORS: dict[str, Callable[[ShotInput, Path], Generator]] = {
@@ -204,22 +225,32 @@ class TestClipFiles:
         with pytest.raises(InputError, match="has 5 frames, shot S0001 has 6"):
             all_chunks(generator, shot_of(6))
 
-    def test_a_changed_clip_is_another_engine_and_the_old_one_refuses_it(self, tmp_path: Path) -> None:
+    def test_a_clip_that_changed_since_it_was_planned_with_is_refused(self, tmp_path: Path) -> None:
         shot = shot_of(5)
         generator = files(shot, tmp_path)
-        before = clip_options(tmp_path, "s/e", "es")
         (tmp_path / "s" / "e" / "es" / "S0001.mkv").write_bytes(b"something else")
-        assert clip_options(tmp_path, "s/e", "es") != before
-        with pytest.raises(InputError, match="not those that were planned with"):
+        with pytest.raises(InputError, match="not the one that was planned with"):
             generator.placement(shot.request)
+
+    def test_each_clip_is_known_by_its_own_hash(self, tmp_path: Path) -> None:
+        files(shot_of(5), tmp_path)
+        one, before = tmp_path / "s" / "e" / "es" / "S0001.mkv", files_ref(tmp_path).weights
+        (one.parent / "S0002.MP4").write_bytes(b"another")
+        assert files_ref(tmp_path).weights == before | {"shots/S0002": hashlib.sha256(b"another").hexdigest()}
+        assert before == {"shots/S0001": hashlib.sha256(one.read_bytes()).hexdigest()}
+
+    def test_a_request_for_a_clip_reaches_its_folder_through_the_machines_settings(self, tmp_path: Path) -> None:
+        files(shot_of(5), tmp_path)
+        engines = EngineCache(lambda port, name: home(folder=str(tmp_path)))
+        request = shot_of(5, ref=files_ref(tmp_path)).request
+        assert engines.get("generator", request.generator).placement(request)[:2] == (24, 16)  # type: ignore[attr-defined]
 
     def test_a_broken_clip_is_named(self, tmp_path: Path) -> None:
         shot = shot_of(5)
         files(shot, tmp_path)
         (tmp_path / "s" / "e" / "es" / "S0001.mkv").write_bytes(b"no video at all")
-        ref = EngineRef(name="files", options=clip_options(tmp_path, "s/e", "es"))
         with pytest.raises(MediaError, match=r"S0001\.mkv: cannot be decoded"):
-            ClipFiles(ref, home(folder=str(tmp_path))).placement(shot.request)
+            PlannedClips(tmp_path).placement(shot.request)
 
     @pytest.mark.parametrize("clips", ["../other", "/etc", "a/../../b", ""])
     def test_a_request_cannot_leave_the_folder(self, tmp_path: Path, clips: str) -> None:
@@ -227,8 +258,8 @@ class TestClipFiles:
             ClipFiles(EngineRef(name="files", options={"clips": clips, "folder": "/"}), home(folder=str(tmp_path)))
 
     def test_the_folder_enters_no_recipe(self, tmp_path: Path) -> None:
-        ref = describe("generator", "files", {"folder": str(tmp_path), "clips": "s/e/es", "digest": "0"}, lambda _: {})
-        assert ref.options == {"clips": "s/e/es", "digest": "0"}
+        ref = describe("generator", "files", {"folder": str(tmp_path), "clips": "s/e/es"}, lambda _: {})
+        assert ref.options == {"clips": "s/e/es"}
 
     def test_a_folder_that_is_not_set_or_not_there_is_said(self, tmp_path: Path) -> None:
         assert "Set the option `folder`" in ClipFiles.missing({})
@@ -237,4 +268,4 @@ class TestClipFiles:
 
     def test_an_empty_folder_says_what_belongs_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"SHOT\.mkv"):
-            clip_options(tmp_path, "s/e", "es")
+            clip_weights(tmp_path, "s/e/es")

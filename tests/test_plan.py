@@ -71,6 +71,16 @@ def test_a_line_is_heard_from_two_frames_on(overlap: int, kind: str) -> None:
     assert made.shots[1].kind == kind
 
 
+def test_a_finished_clip_is_in_the_request_of_its_own_shot_only() -> None:
+    lines, weights = [spoken(1, 0, tick(100))], {"w/model.bin": "a" * 64, "shots/S0001": "b" * 64}
+    before, after = (planned(request_for([50, 50], {0, 1}, lines, generator=EngineRef(
+        name="files", weights=weights | {"shots/S0002": digest * 64}))) for digest in "cd")
+    assert before.shots[0] == after.shots[0]
+    assert before.shots[1] != after.shots[1]
+    assert [shot.request.generator.weights for shot in after.shots if shot.request] == [
+        weights, {"w/model.bin": "a" * 64, "shots/S0002": "d" * 64}]
+
+
 def test_a_request_says_what_is_heard_of_whom_and_from_when() -> None:
     lines = [spoken(3, tick(95), tick(30), "B"), spoken(1, tick(40), tick(20), "A"), spoken(2, tick(70), tick(10), "B")]
     made = planned(request_for([50, 50, 50], {0, 1, 2}, lines))

@@ -1,38 +1,46 @@
 """A generator that takes finished clips from a folder: made by hand, by another system, or by an earlier version.
 
 A clip of a shot is `FOLDER/EPISODE/LANG/SHOT.mkv` (`.mp4`, `.mov` …), full frame, of any size, with as many frames as
-the shot has. The folder is where the clips are reached and enters no recipe; what they are does: the options `clips`
-and `digest` of `clip_options` name them by content, so that a changed clip is taken anew, on any machine.
+the shot has. The folder is where the clips are reached and enters no recipe; what they are does: each clip is a weight
+`shots/SHOT`, and a shot's request names its own, so that a changed clip is taken anew, and no other.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
 
 from models.engines.decode import pictures, video
+from models.engines.local_weights import file_hash
 from models.engines.options import Adapter, read_options
 from models.errors import InputError
 from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
-from models.records import EngineRef, Placement, Record, Scalar, ShotRequest
+from models.records import EngineRef, Placement, Record, ShotRequest
 from models.timebase import generation_divisor
 
 SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".mxf")
 
 
-def clip_options(folder: Path, episode: str, language: str) -> dict[str, Scalar]:
-    """The options that name the clips of one episode and language by their content.
+OWN = "shots/"
+
+
+def clip_weights(folder: Path, clips: str) -> dict[str, str]:
+    """'shots/SHOT' → SHA-256 of the clip of a shot, for all that lie in the subfolder `clips` of `folder`.
 
     Raises:
-        InputError: `folder` holds no clip for them.
+        InputError: There are none, or one cannot be read.
     """
-    clips = f"{episode}/{language}"
-    return {"clips": clips, "digest": _digest(_below(folder, clips))}
+    return {OWN + clip.stem: _hash(clip) for clip in _clips(_below(folder, clips))}
+
+
+def _hash(clip: Path) -> str:
+    try:
+        return file_hash(clip)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(clip)) from error
 
 
 def _below(folder: Path, clips: str) -> Path:
@@ -54,14 +62,6 @@ def _clips(folder: Path) -> list[Path]:
     return found
 
 
-def _digest(folder: Path) -> str:
-    total = hashlib.sha256()
-    for clip in _clips(folder):
-        with clip.open("rb") as file:
-            total.update(f"{clip.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
 class ClipFilesOptions(Record):
     """What may be set."""
 
@@ -69,8 +69,6 @@ class ClipFilesOptions(Record):
     """Where the clips are."""
     clips: str = ""
     """Subfolder of this episode and language."""
-    digest: str = ""
-    """SHA-256 over the clips' names and contents."""
 
 
 class ClipFiles(Adapter):
@@ -78,12 +76,13 @@ class ClipFiles(Adapter):
 
     OPTIONS: ClassVar[type[Record]] = ClipFilesOptions
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"folder"})
+    OWN_FILES: ClassVar[str] = OWN
     geometry = ChunkGeometry(frames=16, context=0)
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         # The folder is taken from this machine's settings alone: a request from elsewhere must not choose it.
         options = read_options(ClipFilesOptions, ref.name, ref.options, home.connection)
-        self.folder, self.digest = _below(Path(options.folder), options.clips), options.digest
+        self.folder = _below(Path(options.folder), options.clips)
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:
@@ -93,24 +92,21 @@ class ClipFiles(Adapter):
             return "no folder of finished clips is set. Set the option `folder` of the generator `files`"
         return "" if Path(folder).is_dir() else f"the folder of finished clips {folder} is not there. Make it"
 
-    @cached_property
-    def _by_shot(self) -> dict[str, Path]:
-        if self.digest != _digest(self.folder):
-            raise InputError("the clips are not those that were planned with", where=str(self.folder),
-                             hint="Run the same command again: what changed is taken anew")
-        return {clip.stem: clip for clip in _clips(self.folder)}
-
     def _clip(self, request: ShotRequest) -> Path:
-        if request.shot not in self._by_shot:
+        clip = {clip.stem: clip for clip in _clips(self.folder)}.get(request.shot)
+        if clip is None:
             raise InputError(f"there is no clip for shot {request.shot}", where=str(self.folder),
                              hint=f"Expected {self.folder / request.shot}{'|'.join(SUFFIXES)}")
-        return self._by_shot[request.shot]
+        if _hash(clip) != request.generator.weights.get(OWN + request.shot):
+            raise InputError("the clip is not the one that was planned with", where=str(clip),
+                             hint="Run the same command again: what changed is taken anew")
+        return clip
 
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         """The clip's own size, laid over the whole source frame.
 
         Raises:
-            InputError: There is no clip for the shot, or the clips changed since they were planned with.
+            InputError: There is no clip for the shot, or it changed since it was planned with.
         """
         with video(self._clip(request)) as (_container, stream):
             width, height = stream.width, stream.height

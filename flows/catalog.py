@@ -142,10 +142,10 @@ def localize_episode(episode: str, languages: list[str] | None = None, catalog: 
         _announce(run)
         description = _job(run, episode, catalog, job or {})
         todo = [Selected(description, tuple(languages) if languages is not None else description.languages)]
+        before = len(run.failures)
         if run.todo is None:
             todo = left_to_do(run, todo, accept_new_source=accept_new_source)
         rest: dict[str, Any] = {"catalog": catalog, "job": job, "config": config, "settings": settings}
-        before = len(run.failures)
         for one in todo:
             run.episode(one, prefect_runner, lambda language: localize_language(episode, language, **rest))
         return _verdict(run, before)

@@ -20,7 +20,7 @@ from flows.preflight import preflight
 from flows.settings import Settings
 from flows.wiring import Workspace, environment, open_workspace
 from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
-from tasks.history import delivered_source
+from tasks.history import delivered_source, note_failures
 from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
 
@@ -36,6 +36,7 @@ class Failure:
     error: str
     message: str
     exit_code: int
+    hint: str = ""
 
 
 @dataclass
@@ -90,19 +91,25 @@ class Session:
         try:
             yield
         except InfrastructureError as error:
+            if self.broken is None:
+                self._note(episode, language, error)
             self.broken = error
             raise
         except Exception as error:
             if type(error).__module__.partition(".")[0] in {"httpx", "prefect"}:
                 self.broken = InfrastructureError(f"Prefect's server failed: {error}", where=episode,
                                                   hint="Run the same command again: it goes on where it stopped")
+                self._note(episode, language, self.broken)
                 raise self.broken from error
+            self._note(episode, language, error)
             if self.debug:
                 raise
-            known = isinstance(error, InfinidubError)
-            message = str(error) if known else f"{type(error).__name__}: {error}. Run again with --debug to see where"
-            code = error.exit_code if isinstance(error, InfinidubError) else InfinidubError.exit_code
-            self.failures.append(Failure(episode, language, type(error).__name__, " ".join(message.split()), code))
+
+    def _note(self, episode: str, language: str, error: Exception) -> None:
+        known = error if isinstance(error, InfinidubError) else InfinidubError(
+            f"{type(error).__name__}: {error}", hint="Run again with --debug to see where")
+        self.failures.append(Failure(episode, language, type(error).__name__, " ".join(str(known).split()),
+                                     known.exit_code, known.hint))
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -208,7 +215,9 @@ class Session:
         """Plain JSON, as `--json` prints it."""
         words = [failure.message for failure in self.failures] or self.below_bar
         kind = self.failures[0].error if self.failures else GateError.__name__
-        error = {"error": {"class": kind, "message": words[0], "exit_code": self.exit_code}} if words else {}
+        hint = self.failures[0].hint if self.failures else ""
+        error = {"error": {"class": kind, "message": words[0], "hint": hint,
+                           "exit_code": self.exit_code}} if words else {}
         return {"run": self.run_id} | {name: self.counts[name] for name in COUNTS} | {
             "seconds": round(time.monotonic() - self.started, 2),
             "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
@@ -248,34 +257,34 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
     space = open_workspace(settings)
     run_id = space.ledger.begin_run(command, parameters, environment())
     state = "cancelled"
+    one = Session(space, run_id, listener or Silence(), debug)
     try:
-        one = Session(space, run_id, listener or Silence(), debug)
         yield one
         state = "failed" if one.failures else "done"
     except Exception:
         state = "failed"
         raise
     finally:
+        note_failures(space.ledger, run_id, [(failure.episode, failure.language) for failure in one.failures])
         space.ledger.end_run(run_id, state)
 
 
 def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[Selected]:
     """What is missing of what was asked for; what is complete is delivered.
 
-    Raises:
-        SourceChangedError: An episode was dubbed from another file, and that was not accepted.
-        SetupError: Something that will be needed is not on this machine.
-        InputError: An engine does not do a language.
+    An episode that cannot be dubbed (its file is another one, an engine or a voice is not there) is noted as failed
+    and left out; the others go on.
     """
-    for one in selected:
-        run.jobs[one.job.id] = one.job
-        if not accept_new_source:
-            run.refuse_changed_source(one.job)
     run.todo = []
     for one in selected:
+        run.jobs[one.job.id] = one.job
         with run.noting(one.job.id):
-            run.todo += filter(None, [run.left_to_do(one)])
-    preflight(run.space, run.todo)
+            if not accept_new_source:
+                run.refuse_changed_source(one.job)
+            missing = run.left_to_do(one)
+            if missing:
+                preflight(run.space, [missing])
+                run.todo.append(missing)
     return run.todo
 
 

@@ -50,6 +50,8 @@ class Run(Table):
     flow_run: Mapped[str | None]
     state: Mapped[str] = mapped_column(sa.String(16))
     """running, done, failed, cancelled."""
+    failures: Mapped[list[Any] | None]
+    """[episode, language] of what failed, '' for what languages share; none as long as it runs."""
     started: Mapped[datetime]
     ended: Mapped[datetime | None]
 

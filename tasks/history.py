@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,27 +54,41 @@ def note_flow_run(ledger: Ledger, run_id: str, flow_run: str) -> None:
         session.execute(sa.update(t.Run).where(t.Run.id == run_id, t.Run.flow_run.is_(None)).values(flow_run=flow_run))
 
 
+def note_failures(ledger: Ledger, run_id: str, failures: Sequence[tuple[str, str]]) -> None:
+    """Keep what failed in a run as (episode, language), '' for what languages share."""
+    with ledger.session() as session:
+        session.execute(sa.update(t.Run).where(t.Run.id == run_id).values(failures=[list(one) for one in failures]))
+
+
 def failed_in(ledger: Ledger, run_id: str) -> set[tuple[str, str]]:
-    """(episode, language) of everything that failed in a run, or was cut off with it."""
+    """(episode, language) of everything that failed in a run, or was cut off with it ('' is what languages share).
+
+    All episodes, when a run did not get as far as any of them.
+    """
     query = sa.select(t.Execution.episode, t.Execution.language).where(
         t.Execution.run_id == run_id, t.Execution.outcome.in_(("failed", "cancelled", "running")))
     with ledger.session() as session:
-        return {(row.episode, row.language) for row in session.execute(query)}
+        run = session.get_one(t.Run, run_id)
+        failed = {(episode, language) for episode, language in run.failures or ()}
+        if run.state in {"running", "cancelled"}:
+            failed |= {(row.episode, "" if row.language == "mul" else row.language) for row in session.execute(query)}
+        if not failed and run.state != "done":
+            failed = {(episode, "") for episode in run.parameters.get("episodes", ())}
+        return failed
 
 
 def events(ledger: Ledger, episode: str) -> dict[tuple[str, str], Event]:
     """(language, step) → how its newest execution stands, where that is not 'done'.
 
-    An execution counts as running only in the newest run: older ones were cut off with their process.
+    An execution counts as running only while its run does.
     """
-    newest_run = sa.select(t.Run.id).order_by(t.Run.started.desc()).limit(1)
     rows = sa.select(t.Execution).where(t.Execution.episode == episode).order_by(t.Execution.id)
     found: dict[tuple[str, str], Event] = {}
     with ledger.session() as session:
-        newest = session.scalar(newest_run)
+        going_on = set(session.scalars(sa.select(t.Run.id).where(t.Run.state == "running")))
         for row in session.scalars(rows):
             key = (row.language, row.step.partition(".")[0])
-            if row.outcome in {"failed", "cancelled"} or (row.outcome == "running" and row.run_id == newest):
+            if row.outcome in {"failed", "cancelled"} or (row.outcome == "running" and row.run_id in going_on):
                 found[key] = Event(row.outcome, row.step, row.item, row.error_class or "", row.error or "")
             elif "." not in row.step:
                 found.pop(key, None)

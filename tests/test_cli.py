@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from flows.cli import GROUPS, VERBS, run_command
 from models import tables as t
 from models.engines import ENGINES
+from models.errors import InputError
 from tasks.ledger import Ledger
 from tests import fakes
 
@@ -212,6 +213,38 @@ def test_one_failing_language_does_not_stop_the_others(call: Call, tmp_path: Pat
     assert code == 4
     assert said["deliverables"] == []
     assert [(one["episode"], one["language"]) for one in said["failed"]] == [("fake/e1", "it")]
+
+
+def test_an_episode_that_cannot_be_dubbed_does_not_stop_the_others(call: Call, tmp_path: Path) -> None:
+    episodes = [{"id": "e1", "video": "e1.mp4", "languages": ["de"]},  # no fake voice speaks German
+                {"id": "e2", "video": "e2.mp4", "languages": ["es"]}]
+    catalog, out = fakes.series(tmp_path / "series", episodes=episodes), tmp_path / "out"
+    code, said = call("run", catalog, "--out", out, *PLAIN)
+    assert code == 4
+    assert [one["episode"] for one in said["deliverables"]] == ["fake/e2"]
+    assert [(one["episode"], one["error"]) for one in said["failed"]] == [("fake/e1", "InputError")]
+    code, said = call("retry", "--failed", "--out", out, *PLAIN[:2])
+    assert (code, said["deliverables"], [one["episode"] for one in said["failed"]]) == (2, [], ["fake/e1"])
+
+    with (tmp_path / "series" / "e2.mp4").open("ab") as video:
+        video.write(b"\0\0\0\x09free!")
+    code, said = call("run", catalog, "--out", out, *PLAIN)
+    assert (code, [one["error"] for one in said["failed"]]) == (2, ["InputError", "SourceChangedError"])
+
+
+def test_what_could_not_be_delivered_is_tried_again(call: Call, own: tuple[Path, Path],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, out = own
+
+    def refused(*_: object, **__: object) -> None:
+        raise InputError("the folder is not ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.pipeline.publish", refused)
+        code, said = call("run", catalog, "--out", out, "--lang", "es", *PLAIN)
+    assert (code, len(said["failed"])) == (2, 1)
+    code, said = call("retry", "--failed", "--out", out)
+    assert (code, [one["language"] for one in said["deliverables"]]) == (0, ["es"])
 
 
 def test_a_missed_bar_is_exit_code_3(call: Call, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def upgrade() -> None:
     sa.Column('environment', sa.JSON(), nullable=False),
     sa.Column('flow_run', sa.String(), nullable=True),
     sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('failures', sa.JSON(), nullable=True),
     sa.Column('started', models.tables.UtcDateTime(timezone=True), nullable=False),
     sa.Column('ended', models.tables.UtcDateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_runs'))

@@ -205,6 +205,14 @@ def test_weights_are_known_by_their_hash(tiny, tmp_path):
         CTranslate2(EngineRef(name="ctranslate2"), home(path=str(tmp_path)))
 
 
+def test_names_are_judged_by_the_pair_that_translates_them_whatever_else_is_installed(monkeypatch):
+    engine, modes = new_apertium(), list[str]()
+    real = apertium_module._paragraphs
+    monkeypatch.setattr(apertium_module, "_paragraphs", lambda mode, texts: (modes.append(mode), real(mode, texts))[1])
+    engine.translate({"L0001": "We met Pearl there."}, "en", "fr", {})
+    assert set(modes) == {"eng-cat", "cat-fra"}
+
+
 @pytest.mark.parametrize("file", ["model.bin", "config.json", "shared_vocabulary.json", "more/tokenizer.json"])
 def test_every_file_of_the_folder_counts_before_anything_is_loaded(tmp_path, file):
     build(tmp_path)
@@ -247,8 +255,8 @@ def test_the_question_holds_what_a_translator_needs(chat):
     assert (first["source_language"], first["target_language"], first["glossary"]) == ("en", "es-419",
                                                                                        {"line": "línea"})
     assert (len(first["lines"]), len(second["lines"])) == (40, 5)
-    assert first["after"] == ["Line 41.", "Line 42.", "Line 43."]
-    assert second["before"] == ["Line 38.", "Line 39.", "Line 40."]
+    # What a line's recipe does not hold is not shown: which lines are neighbours depends on which were missing.
+    assert first.keys() == {"source_language", "target_language", "glossary", "lines"}
     assert chat.requests[0]["temperature"] == 0
     assert chat.keys[0] == "Bearer s3cret-key"
 

@@ -87,7 +87,7 @@ class Apertium(Adapter):
                      for key, line in lines.items()}
         everything = [sentence for parts in sentences.values() for sentence in parts]
         if source == "en":
-            self._protect_names(sentences.values(), target)
+            self._protect_names(sentences.values(), route[0])
         self._translate(everything, route, target)
         broken = [sentence for sentence in everything if sentence.miss(glossary)]
         for sentence in broken:
@@ -116,11 +116,13 @@ class Apertium(Adapter):
     def _installed(self) -> frozenset[str]:
         return frozenset(_call(["apertium", "-l"], "").split())
 
-    def _protect_names(self, lines: Iterable[Sequence[Sentence]], target: str) -> None:
-        """Keep capitalised words that are common words as well ('Rose', 'Grace') from being translated."""
+    def _protect_names(self, lines: Iterable[Sequence[Sentence]], mode: str) -> None:
+        """Keep capitalised words that are common words as well ('Rose', 'Grace') from being translated.
+
+        `mode` is one that translates them anyway: what else is installed must not change an answer.
+        """
         found = [(parts, {name for s in parts for name in Names.candidates(s.source)}) for parts in lines]
         candidates = sorted(set().union(*(names for _, names in found)))
-        mode = "eng-spa" if "eng-spa" in self._installed else self._route("en", target)[0]
         # Proper names stand in the dictionaries with a capital: in lower case only common words are known.
         answers = _paragraphs(mode, [name.lower() for name in candidates])
         common = {name for name, answer in zip(candidates, answers, strict=True) if "*" not in answer}

@@ -94,8 +94,8 @@ def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None =
     if spoken in languages:
         raise InputError(f"{spoken} is the language of the source", where="--to")
     # An excerpt is an episode of its own: its files must not take the place of the whole one's.
-    name = f"{video.stem}.{excerpt}" if excerpt else video.stem
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-64:].strip("-._")
+    stem = ".".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part)[:64].strip("-._")
+                    for part in (video.stem, excerpt) if part)
     return EpisodeJob(id=stem or "video", title=video.stem, video=video.resolve(), out=out, languages=languages,
                       source_language=spoken, generator=generator, range=parse_range(excerpt) if excerpt else None)
 

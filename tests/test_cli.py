@@ -168,8 +168,8 @@ def test_one_file_without_a_catalog(call: Call, tmp_path: Path) -> None:
     code, said = call("dub", video, "--to", "es", "--from", "en", "--range", "0-2.4", "--out", tmp_path / "out", *PLAIN,
                       "--set", "check_speech=false")
     assert code == 0
-    assert [(one["episode"], one["duration_s"]) for one in said["deliverables"]] == [("My-film-1", 2.4)]
-    code, said = call("redo", "My-film-1", "--lang", "es", "--from", "translate", "--out", tmp_path / "out", *PLAIN[:2])
+    assert [(one["episode"], one["duration_s"]) for one in said["deliverables"]] == [("My-film-1.0-2.4", 2.4)]
+    code, said = call("redo", "My-film-1.0-2.4", "--lang", "es", "--from", "translate", "--out", tmp_path / "out", *PLAIN[:2])
     assert code == 0
     assert "translate" in computed(tmp_path / "out", said["run"])
 

@@ -91,13 +91,14 @@ def redo(ctx: typer.Context,
          line: Annotated[str | None, typer.Option(metavar="ID", help="Line to change, e.g. L0003.",
                                                   show_default=False)] = None,
          text: Annotated[str | None, typer.Option(help="What it says from now on.", show_default=False)] = None,
+         undo: Annotated[bool, typer.Option("--undo", help="Take back what --text said of this line.")] = False,
          catalog: Annotated[Path | None, typer.Option(help="Its catalog; the one of the last run unless given.",
                                                       show_default=False)] = None,
          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
          as_json: Json = False) -> int:
     """Do one language anew: from a step on, or one line."""
-    if (step is None) == (line is None) or (line is None) != (text is None):
-        raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT")
+    if (step is None) == (line is None) or (line is not None) != ((text is not None) != undo) or (step and undo):
+        raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT or --undo")
     order = again("redo", flags(out, state, None, assignments), config, episode=episode, languages=[lang],
                   catalog=catalog)
     wanted, tag = order.selected[0].job.id, order.selected[0].languages[0]
@@ -106,8 +107,10 @@ def redo(ctx: typer.Context,
     def change(space: Workspace) -> None:
         for language, names in steps.items():
             space.ledger.raise_takes(wanted, language, names)
-        if line and text:
+        if line and text is not None:
             _edit(space, wanted, tag, line, text)
+        elif line:
+            _undo(space, wanted, tag, line)
 
     return carry_out(order, change, as_json=as_json, debug=ctx.obj)
 
@@ -173,10 +176,12 @@ def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -
 
     with Terminal() as terminal, session(order.settings, order.command, order.noted(), listener=terminal,
                                          debug=debug) as run:
-        if change:
-            change(run.space)
         todo = left_to_do(run, order.selected, accept_new_source=order.accept_new_source)
-        if todo and order.settings.prefect:
+        if change and not run.failures:  # what cannot be dubbed is not changed either
+            change(run.space)
+            run.look_again()
+            todo = left_to_do(run, order.selected, accept_new_source=order.accept_new_source)
+        if todo and order.settings.prefect and not debug:  # Prefect would keep the traceback to itself
             terminal.say("  starting Prefect …")
             _under_prefect(run, order)
         elif todo:
@@ -216,12 +221,23 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
 
 
 def _edit(space: Workspace, episode: str, language: str, line: str, text: str) -> None:
-    from tasks.history import line_ids
+    from models.recipe import sha256
+    from models.records import LineEdit
+    from tasks.history import source_lines
 
-    known = line_ids(space.ledger, episode)
+    known = source_lines(space.ledger, episode)
     if line not in known:
         raise InputError(f"{episode} has no line {line!r}", where="--line",
-                         hint=f"There are: {', '.join(known[:40])}" if known else "It was not transcribed yet; run it")
+                         hint=f"There are: {', '.join(list(known)[:40])}" if known else "It was not transcribed yet; run it")
     if not text.strip() or not text.isprintable():
         raise InputError("must be one line of text, and not empty", where="--text")
-    space.ledger.edit(episode, language, line, text.strip(), getpass.getuser())
+    edit = LineEdit(text=text.strip(), source=sha256(known[line].encode()))
+    space.ledger.edit(episode, language, line, edit, getpass.getuser())
+
+
+def _undo(space: Workspace, episode: str, language: str, line: str) -> None:
+    known = space.ledger.edits(episode, language)
+    if line not in known:
+        raise InputError(f"{line} was not edited in {language}", where="--line",
+                         hint=f"There are edits of: {', '.join(known)}" if known else "There is no edit at all")
+    space.ledger.undo_edit(episode, language, line)

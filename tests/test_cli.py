@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from flows.cli import GROUPS, VERBS, run_command
 from models import tables as t
 from models.engines import ENGINES
+from models.errors import EngineError
 from models.errors import InputError
 from tasks.ledger import Ledger
 from tests import fakes
@@ -467,3 +468,9 @@ def test_groups_and_the_program_explain_themselves(capsys: pytest.CaptureFixture
         assert run_command(arguments) == 0
         assert "Usage: infinidub" in capsys.readouterr().out
     assert run_command(["--version"]) == 0
+
+
+def test_debug_lets_the_error_through(tmp_path: Path) -> None:
+    catalog = fakes.series(tmp_path / "series", languages=["it"])
+    with pytest.raises(EngineError, match="no Italian"):
+        run_command(["run", str(catalog), "--out", str(tmp_path / "out"), "--generator", "pulse", "--debug"])

@@ -139,6 +139,22 @@ def test_weights_of_something_else_are_a_set_up_error(tmp_path: Any) -> None:
         ge2e.Ge2e(EngineRef(name="ge2e"), EngineHome(weights=lambda name: tmp_path))
 
 
+def test_long_talk_is_embedded_in_groups(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    lstm, linear = torch.nn.LSTM(40, 256, num_layers=3, batch_first=True), torch.nn.Linear(256, 256)
+    state = {f"lstm.{name}": value for name, value in lstm.state_dict().items()}
+    state |= {f"linear.{name}": value for name, value in linear.state_dict().items()}
+    torch.save({"model_state": state}, tmp_path / "pretrained.pt")
+    engine = ge2e.Ge2e(EngineRef(name="ge2e"), EngineHome(weights=lambda name: tmp_path))
+    talk = [np.random.default_rng(n).normal(0, 0.1, 4000 + 1500 * n).astype(np.float32) for n in range(7)]
+    together, sizes = engine.embed(talk), list[int]()
+    whole = engine._embed
+    monkeypatch.setattr(engine, "_embed", lambda some: (sizes.append(len(some)), whole(some))[1])
+    monkeypatch.setattr(ge2e, "GROUP", 3)
+    assert np.allclose(engine.embed(talk), together, atol=1e-5)
+    assert sizes == [3, 3, 1]
+
+
 def test_unknown_option_is_an_error() -> None:
     with pytest.raises(InputError, match="threshold"):
         ge2e.Ge2e.required_weights({"treshold": 0.5})

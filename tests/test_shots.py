@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.engines import scenedetect
 from models.engines.dlib_faces import DlibFaces
 from models.engines.scenedetect import ContentCuts
 from models.errors import MediaError
@@ -155,6 +156,11 @@ def test_the_cuts_are_those_of_the_picture_that_is_shown(tmp_path: Path) -> None
     run_ffmpeg(ffmpeg.output(ffmpeg.input(str(other)).video, ffmpeg.input(str(shown)).video, str(path), c="copy",
                              **{"disposition:v:0": "0", "disposition:v:1": "default"}), where="both.mkv")
     assert ContentCuts(DETECTOR, HOME).cuts(path) == [30]
+
+
+def test_thumbnails_are_kept_beside_cuts_only(tmp_path: Path) -> None:
+    path = written(tmp_path / "clip.mkv", pan(A, 40) + pan(B, 40))
+    assert sorted(scenedetect._scores(path, 12.0)[2]) == [39, 40, 41]
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ WINDOW, HOP, MELS = 400, 160, 40
 PARTIAL, PARTIAL_HOP = 160, 80
 """Mel frames that the encoder was trained on (1.6 s), and between two of its looks at a longer stretch."""
 BATCH = 64
+GROUP = 250
+"""Stretches whose bands are held at once: ten minutes of talk."""
 LOUDNESS_DBFS = -24.0
 """Level to which every stretch is brought: the bands are not logarithmic, so loudness would pass for voice."""
 
@@ -103,6 +105,10 @@ class Ge2e(Adapter):
 
     def embed(self, stretches: Sequence[Samples]) -> Vectors:
         """The voices in K stretches of 16 kHz sound as vectors of length 1 (K, 256)."""
+        groups = [self._embed(stretches[i:i + GROUP]) for i in range(0, len(stretches), GROUP)]
+        return np.concatenate(groups) if groups else np.zeros((0, 256), np.float32)
+
+    def _embed(self, stretches: Sequence[Samples]) -> Vectors:
         import torch
 
         torch.set_num_threads(self._threads)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ THUMB = (16, 9)
 NEIGHBOURS = 5
 """Scores on each side that tell how much the picture moves anyway; odd, so that two near cuts leave the median be."""
 FLASH_FRAMES = 3
+Thumbs = dict[int, NDArray[np.uint8]]
+"""Grey thumbnails (h, w) of the frames before, at and after those that may be cuts."""
 
 
 class ContentCutsOptions(Record):
@@ -51,7 +55,7 @@ class ContentCuts(Adapter):
         Raises:
             MediaError: The file cannot be decoded.
         """
-        indices, scores, thumbs = _scores(video)
+        indices, scores, thumbs = _scores(video, self.content)
         found = [i for i in range(1, len(scores)) if self._stands_out(scores, i)]
         return [indices[i] for i in _without_flashes(found, thumbs, self.content)]
 
@@ -61,13 +65,15 @@ class ContentCuts(Adapter):
         return bool(scores[i] >= max(self.content, self.ratio * (sum(motion) / len(motion) if motion else 0.0)))
 
 
-def _scores(video: Path) -> tuple[list[int], NDArray[np.float64], NDArray[np.float32]]:
-    """Frame indices, content scores (N,) and grey thumbnails (N, h, w) of all frames."""
+def _scores(video: Path, content: float) -> tuple[Sequence[int], NDArray[np.float64], Thumbs]:
+    """Frame indices and content scores (N,) of all frames; thumbnails beside scores of `content` and more."""
     import cv2
     from scenedetect import FrameTimecode, StatsManager
     from scenedetect.detectors import ContentDetector
 
-    detector, indices, scores, thumbs = ContentDetector(min_scene_len=0), [], [], []
+    detector, indices, scores = ContentDetector(min_scene_len=0), array("q"), array("d")
+    thumbs: Thumbs = {}
+    before: NDArray[np.uint8] | None = None
     for number, (index, picture) in enumerate(pictures(video, "bgr24", SCORED_SIZE)):
         # Statistics are the library's public way to its scores; a fresh one a frame keeps memory flat.
         detector.stats_manager = StatsManager()
@@ -76,11 +82,16 @@ def _scores(video: Path) -> tuple[list[int], NDArray[np.float64], NDArray[np.flo
         indices.append(index)
         scores.append(detector.stats_manager.get_metrics(now, [ContentDetector.FRAME_SCORE_KEY])[0] or 0.0)
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        thumbs.append(cv2.resize(grey, THUMB, interpolation=cv2.INTER_AREA))
-    return indices, np.array(scores), np.array(thumbs)
+        thumb = cv2.resize(grey, THUMB, interpolation=cv2.INTER_AREA)
+        if before is not None and scores[-1] >= content:
+            thumbs[number - 1] = before
+        if max(scores[-2:]) >= content:
+            thumbs[number] = thumb
+        before = thumb
+    return indices, np.array(scores), thumbs
 
 
-def _without_flashes(cuts: list[int], thumbs: NDArray[Any], content: float) -> list[int]:
+def _without_flashes(cuts: list[int], thumbs: Thumbs, content: float) -> list[int]:
     kept: list[int] = []
     for cut in cuts:
         if kept and cut - kept[-1] <= FLASH_FRAMES and _is_flash(thumbs, kept[-1], cut, content):
@@ -90,7 +101,7 @@ def _without_flashes(cuts: list[int], thumbs: NDArray[Any], content: float) -> l
     return kept
 
 
-def _is_flash(thumbs: NDArray[Any], start: int, end: int, content: float) -> bool:
+def _is_flash(thumbs: Thumbs, start: int, end: int, content: float) -> bool:
     before, lit, after = (thumbs[i].astype(np.float64).ravel() for i in (start - 1, (start + end) // 2, end))
     if np.abs(before - after).mean() >= content:
         return False

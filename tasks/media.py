@@ -44,8 +44,8 @@ from tasks.video import (
 
 __all__ = ["CONTAINERS", "EXACT", "STANDARD_RATES", "THREADS", "AudioStream", "Filters", "FlacWriter", "FrameReader",
            "FrameWriter", "PictureWriter", "Probe", "Timing", "VideoStream", "audio_blocks", "concat_ffv1",
-           "copy_pictures", "decoded", "frame_count", "loudness", "place", "probe", "read_audio", "run_ffmpeg",
-           "source_input", "stretch", "timing", "to_yuv", "write_flac"]
+           "copy_pictures", "decoded", "frame_count", "has_rubberband", "loudness", "place", "probe", "read_audio",
+           "run_ffmpeg", "source_input", "stretch", "timing", "to_yuv", "write_flac"]
 
 FFMPEG_TIMEOUT = 6 * 3600
 """Seconds after which a call of ffmpeg is taken for hung: an episode of three hours encodes at half speed."""
@@ -241,25 +241,27 @@ def stretch(samples: Samples, rate: int, factor: float) -> Samples:
 
     Raises:
         ValueError: A factor outside 0.5 to 2.
-        SetupError: ffmpeg is missing.
+        SetupError: ffmpeg or its rubberband is missing: another stretcher would be another sound.
     """
     if not 0.5 <= factor <= 2:
         raise ValueError(f"tempo factor {factor} is not within 0.5 to 2")
     wanted = round(len(samples) / factor)
     if factor == 1 or not len(samples):
         return samples
-    name, settings = (("rubberband", {"tempo": factor, "pitchq": "quality", "window": "short", "transients": "smooth"})
-                      if _has_rubberband() else ("atempo", {"tempo": factor}))
+    if not has_rubberband():
+        raise SetupError("ffmpeg has no rubberband, which changes the tempo of speech", where="ffmpeg",
+                         hint="Install a build with librubberband: apt-get install ffmpeg")
     raw = {"format": "f32le", "ar": rate, "ac": 1}
-    output = ffmpeg.input("pipe:", **raw).filter(name, **settings).output("pipe:", **raw)
+    output = ffmpeg.input("pipe:", **raw).filter(
+        "rubberband", tempo=factor, pitchq="quality", window="short", transients="smooth").output("pipe:", **raw)
     data, _ = run_ffmpeg(output, where="speech", data=np.ascontiguousarray(samples, np.float32).tobytes())
     stretched = np.frombuffer(data, np.float32)[:wanted]
     return np.concatenate([stretched, np.zeros(wanted - len(stretched), np.float32)])
 
 
 @cache
-def _has_rubberband() -> bool:
-    """Debian's and the usual static builds of ffmpeg have it; a slim one may not."""
+def has_rubberband() -> bool:
+    """Whether ffmpeg has librubberband: Debian's and the usual static builds do, a slim one may not."""
     tone = ffmpeg.input("anullsrc", format="lavfi", t=0.1).filter("rubberband", tempo=1.0)
     try:
         run_ffmpeg(tone.output("-", format="null"), where="rubberband")

@@ -258,3 +258,9 @@ def test_where_no_place_is_found_decoding_begins_at_the_start(monkeypatch: pytes
     monkeypatch.setattr(sound_module, "reading", reading)
     heard = read_audio(path, start=3 * CLOCK, length=4_800)
     assert np.abs(heard - sound[3 * CLOCK:3 * CLOCK + 4_800]).max() < 1e-3
+
+
+def test_without_rubberband_nothing_else_changes_the_tempo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "has_rubberband", lambda: False)
+    with pytest.raises(SetupError, match="librubberband"):
+        media.stretch(np.zeros(4800, np.float32), 48_000, 1.1)

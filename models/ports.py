@@ -175,6 +175,10 @@ class Synthesizer(Engine, Protocol):
         """Voices for a BCP-47 tag, best first; empty when the language is not spoken."""
         ...
 
+    def weights_of(self, voice: str) -> frozenset[str]:
+        """Names of those weights of its `EngineRef` that what `voice` says depends on."""
+        ...
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` at `sample_rate`; `speed` 1.1 asks for a tempo a tenth faster where the engine can.
 

@@ -156,7 +156,8 @@ def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
     casting = cast_voices([line.speaker for line, _ in lines], request.transcript.speakers, voices, request.cast)
     voiced = perform_many(work, voice_line, {
         line.id: VoiceRequest(id=line.id, text=target.text, voice=casting[line.speaker], language=language,
-                              synthesizer=request.synthesizer, take=request.take)
+                              synthesizer=_for_voice(request.synthesizer, engine, casting[line.speaker]),
+                              take=request.take)
         for line, target in lines})
     fits = fit_lines([PlannedLine(line.id, line.speaker, line.start, line.end, voiced[line.id].length)
                       for line, _ in lines], request.length)
@@ -165,6 +166,12 @@ def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
     return Speech(language=language, lines=tuple(
         _spoken(work, fit, *by_id[fit.id], casting[by_id[fit.id][0].speaker], voiced[fit.id], flags[fit.id])
         for fit in fits if fit.length))
+
+
+def _for_voice(ref: EngineRef, engine: Synthesizer, voice: str) -> EngineRef:
+    """The engine with the weights that one voice depends on: another voice that is added changes no line."""
+    own = engine.weights_of(voice)
+    return ref.model_copy(update={"weights": {name: ref.weights[name] for name in sorted(own & ref.weights.keys())}})
 
 
 def _spoken_lines(transcript: Transcript, translation: Translation) -> list[tuple[Line, TranslatedLine]]:

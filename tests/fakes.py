@@ -87,6 +87,9 @@ class Synthesizer(Fake):
     def voices(self, language: str) -> tuple[Voice, ...]:
         return (Voice("ana", language, "female"), Voice("bob", language, "male")) if language != "de" else ()
 
+    def weights_of(self, voice: str) -> frozenset[str]:
+        return frozenset(self.ref.weights)
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         return tone(0.06 * len(text) / speed, 300.0 if voice == "ana" else 150.0, self.sample_rate)
 

@@ -38,6 +38,9 @@ class Engine:
         return tuple(Voice(name, language, gender) for name, gender in
                      (("ana", "female"), ("eva", "female"), ("bob", "male"))) if language == "es" else ()
 
+    def weights_of(self, voice: str) -> frozenset[str]:
+        return frozenset({"model", f"{voice}.bin"})
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         if voice not in {"ana", "eva", "bob"}:
             raise InputError(f"no voice {voice!r}", hint="There are: ana, eva, bob")
@@ -61,10 +64,11 @@ def translation(*texts: str, **flags: tuple[str, ...]) -> Translation:
 
 
 def run(work: Work, texts: tuple[str, ...] = TEXTS, engine: Engine | None = None, **fields: Any) -> Speech:
+    weights = fields.pop("weights", {})
     work.engines.by_port["synthesizer"] = engine or Engine()  # type: ignore[attr-defined]
     return perform(work, synthesize, SynthesizeRequest(
         transcript=Transcript(language="en", lines=fields.pop("lines", LINES), speakers=SPEAKERS),
-        translation=fields.pop("translation", translation(*texts)), synthesizer=EngineRef(name="fake"),
+        translation=fields.pop("translation", translation(*texts)), synthesizer=EngineRef(name="fake", weights=weights),
         length=LENGTH, **fields))
 
 
@@ -289,3 +293,12 @@ def test_silence_and_noise_around_a_voice_are_cut_off(rate):
     assert len(trim(noise, rate)) == last - first
     assert len(trim(np.zeros(100, np.float32), rate)) == 0
     assert audible_span(np.zeros(0, np.float32), rate) == (0, 0)
+
+
+def test_a_voice_that_is_added_or_changed_voices_no_line_of_another_anew(work: Work) -> None:
+    weights = {"model": "a" * 64, "ana.bin": "b" * 64, "bob.bin": "c" * 64}
+    cast, first, second = {"A": "ana", "B": "bob"}, Engine(), Engine()
+    run(work, engine=first, cast=cast, weights=weights)
+    run(work, engine=second, cast=cast, weights=weights | {"eva.bin": "d" * 64, "bob.bin": "e" * 64})
+    assert {voice for _, voice in first.said} == {"ana", "bob"}
+    assert {voice for _, voice in second.said} == {"bob"}

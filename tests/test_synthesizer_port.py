@@ -22,6 +22,7 @@ from models.errors import EngineError, InputError, SetupError
 from models.onset import audible_span
 from models.ports import EngineHome
 from models.records import EngineRef
+from models.weights import WeightStore
 from models.wording import word_errors
 from tests.embedded import engine
 
@@ -194,6 +195,16 @@ def test_a_blended_voice_is_understood():
     samples = resample_poly(kokoro.speak(text, "im_nicola+ff_siwis", "fr"), 2, 3).astype(np.float32)
     heard = " ".join(segment.text for segment in recognizer.recognize(samples, "fr").segments)
     assert word_errors(text, heard, "fr").rate <= 0.15
+
+
+@pytest.mark.parametrize(("voice", "own"), [
+    ("ef_dora", ["ef_dora"]), ("im_nicola+ff_siwis", ["im_nicola", "ff_siwis"])])
+def test_kokoros_voices_depend_on_the_model_and_their_own_files(tmp_path, voice, own):
+    ref = describe("synthesizer", "kokoro", {}, WeightStore(tmp_path).hashes)
+    found = Kokoro(ref, EngineHome(weights=lambda name: tmp_path)).weights_of(voice)
+    model = {name for name in ref.weights if "/voices/" not in name}
+    assert model
+    assert found == model | {f"kokoro/voices/{name}.bin" for name in own}
 
 
 def test_kokoro_without_weights_says_how_to_get_them():

@@ -69,6 +69,10 @@ class Coqui(Adapter):
             return ()
         return tuple(Voice(name, language) for name in self._model.speakers or [ONLY_VOICE])
 
+    def weights_of(self, voice: str) -> frozenset[str]:
+        """None: there are none of the lock."""
+        return frozenset()
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` → (N,) (see `models.ports.Synthesizer`); only XTTS heeds `speed`."""
         import torch

@@ -47,6 +47,10 @@ class Espeak(Adapter):
         return tuple(Voice(name, language, gender) for name, gender in VARIANTS.items()) \
             if espeak_name(language) else ()
 
+    def weights_of(self, voice: str) -> frozenset[str]:
+        """None: there are none of the lock."""
+        return frozenset()
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` at 22,050 Hz → (N,) (see `models.ports.Synthesizer`)."""
         import soundfile

@@ -72,7 +72,7 @@ class Kokoro(Adapter):
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._folder: Path = home.weights("kokoro")
-        self._threads = home.threads
+        self._threads, self._weights = home.threads, frozenset(ref.weights)
 
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,6 +104,11 @@ class Kokoro(Adapter):
         blends = [name for name in BLENDS.get(_primary(language), ()) if self._known(name)]
         return tuple(Voice(name, LANGUAGES[name.split("+")[-1][0]][0], "female" if name[1] == "f" else "male")
                      for name in [*own, *blends])
+
+    def weights_of(self, voice: str) -> frozenset[str]:
+        """The model's, and those of the voice, or of the two that it blends."""
+        own = {f"kokoro/voices/{part}.bin" for part in voice.split("+")}
+        return frozenset(name for name in self._weights if "/voices/" not in name or name in own)
 
     def _known(self, voice: str) -> bool:
         parts = voice.split("+")

@@ -97,8 +97,9 @@ def redo(ctx: typer.Context,
          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
          as_json: Json = False) -> int:
     """Do one language anew: from a step on, or one line."""
-    if (step is None) == (line is None) or (line is not None) != ((text is not None) != undo) or (step and undo):
-        raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT or --undo")
+    if (step is None) == (line is None) or (text is not None) + undo != (line is not None):
+        raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT"
+                         " or with --undo")
     order = again("redo", flags(out, state, None, assignments), config, episode=episode, languages=[lang],
                   catalog=catalog)
     wanted, tag = order.selected[0].job.id, order.selected[0].languages[0]
@@ -228,7 +229,8 @@ def _edit(space: Workspace, episode: str, language: str, line: str, text: str) -
     known = source_lines(space.ledger, episode)
     if line not in known:
         raise InputError(f"{episode} has no line {line!r}", where="--line",
-                         hint=f"There are: {', '.join(list(known)[:40])}" if known else "It was not transcribed yet; run it")
+                         hint=f"There are: {', '.join(list(known)[:40])}" if known else
+                         "It was not transcribed yet; run it")
     if not text.strip() or not text.isprintable():
         raise InputError("must be one line of text, and not empty", where="--text")
     edit = LineEdit(text=text.strip(), source=sha256(known[line].encode()))

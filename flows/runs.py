@@ -144,6 +144,11 @@ class Session:
         counts += mine
         return done
 
+    def look_again(self) -> None:
+        """Forget what was looked up."""
+        for found in (self.prepared, self.localized, self.multi, self.counts):
+            found.clear()
+
     def refuse_changed_source(self, job: EpisodeJob) -> None:
         """Raise `SourceChangedError` when the episode was dubbed from another file."""
         before = delivered_source(self.space.ledger, job.id)

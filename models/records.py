@@ -175,6 +175,14 @@ class Transcript(Record):
         return self
 
 
+class LineEdit(Record):
+    """A target text set by a person, for as long as the source says what it said then."""
+
+    text: str
+    source: str
+    """SHA-256 of the source text (UTF-8) that it translates."""
+
+
 class TranslatedLine(Record):
     """The target text of one line."""
 

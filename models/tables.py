@@ -166,13 +166,15 @@ class ShardRow(Table):
 
 
 class Edit(Table):
-    """A target text set by a person; it wins over engine and script until it is removed."""
+    """A target text set by a person; it wins over engine and script while the source text stays what it was."""
 
     __tablename__ = "edits"
     episode: Mapped[str] = mapped_column(primary_key=True)
     language: Mapped[str] = mapped_column(primary_key=True)
     line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     text: Mapped[str]
+    source: Mapped[str] = mapped_column(sa.String(64))
+    """SHA-256 of the source text."""
     author: Mapped[str]
     updated: Mapped[datetime]
 

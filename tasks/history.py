@@ -95,11 +95,11 @@ def events(ledger: Ledger, episode: str) -> dict[tuple[str, str], Event]:
     return found
 
 
-def line_ids(ledger: Ledger, episode: str) -> list[str]:
-    """Ids of the lines of an episode, in order."""
-    query = sa.select(t.LineRow.line).where(t.LineRow.episode == episode, t.LineRow.language == "")
+def source_lines(ledger: Ledger, episode: str) -> dict[str, str]:
+    """Line id → source text of an episode, in order."""
+    query = sa.select(t.LineRow).where(t.LineRow.episode == episode, t.LineRow.language == "")
     with ledger.session() as session:
-        return list(session.scalars(query.order_by(t.LineRow.start, t.LineRow.line)))
+        return {row.line: row.text for row in session.scalars(query.order_by(t.LineRow.start, t.LineRow.line))}
 
 
 def delivered(ledger: Ledger, episode: str) -> dict[str, list[str]]:

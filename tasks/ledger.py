@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from models import tables as t
 from models.errors import InfrastructureError, InputError, StorageFullError
-from models.records import Artifact
+from models.records import Artifact, LineEdit
 
 
 @dataclass(frozen=True)
@@ -290,15 +290,22 @@ class Ledger:
                 session.execute(query.on_conflict_do_update(
                     index_elements=["episode", "language", "step"], set_={"take": t.Take.take + 1}))
 
-    def edits(self, episode: str, language: str) -> dict[str, str]:
-        """Line id → text set by a person."""
+    def edits(self, episode: str, language: str) -> dict[str, LineEdit]:
+        """Line id → text set by a person, and the source text that it is for."""
         with self.session() as session:
             rows = session.scalars(sa.select(t.Edit).where(t.Edit.episode == episode, t.Edit.language == language))
-            return {row.line: row.text for row in rows}
+            return {row.line: LineEdit(text=row.text, source=row.source) for row in rows}
 
-    def edit(self, episode: str, language: str, line: str, text: str, author: str) -> None:
+    def edit(self, episode: str, language: str, line: str, edit: LineEdit, author: str) -> None:
         """Set the text of one line."""
-        self.save([t.Edit(episode=episode, language=language, line=line, text=text, author=author, updated=_now())])
+        self.save([t.Edit(episode=episode, language=language, line=line, text=edit.text, source=edit.source,
+                          author=author, updated=_now())])
+
+    def undo_edit(self, episode: str, language: str, line: str) -> None:
+        """Remove the text that was set for a line."""
+        with self.session() as session:
+            session.execute(sa.delete(t.Edit).where(t.Edit.episode == episode, t.Edit.language == language,
+                                                    t.Edit.line == line))
 
     def known_hash(self, path: Path) -> str | None:
         """The hash of a file outside the store, if it was hashed before and did not change since.

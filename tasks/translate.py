@@ -7,12 +7,25 @@ id nor its neighbours, so that one changed source line translates one line anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
 from models.errors import EngineError, InfinidubError, InputError
-from models.records import Artifact, EngineRef, Line, LineId, Record, Request, Transcript, TranslatedLine, Translation
+from models.recipe import sha256
+from models.records import (
+    Artifact,
+    EngineRef,
+    Line,
+    LineEdit,
+    LineId,
+    Record,
+    Request,
+    Transcript,
+    TranslatedLine,
+    Translation,
+)
 from tasks.script import Script, read_script
 from tasks.step import Work, perform_many, step
 
@@ -26,8 +39,8 @@ class TranslateRequest(Request):
     translator: EngineRef
     glossary: dict[str, str] = Field(default={})
     """Source term → required target term; the same term: do not translate."""
-    edits: dict[LineId, str] = Field(default={})
-    """Texts set by a person; they win over everything."""
+    edits: dict[LineId, LineEdit] = Field(default={})
+    """Texts set by a person; they win over everything while the source text stays what it was."""
     script: Artifact | None = None
     """Texts of the whole episode by a person: the engine is not asked at all."""
     script_format: str = ""
@@ -90,18 +103,30 @@ def translate(work: Work, request: TranslateRequest) -> Translation:
     """Text of every line in the target language, with warnings where a glossary term is not in it.
 
     Raises:
-        InputError: An edit or a script is for a line that does not exist, or the engine does not do this pair.
+        InputError: A script is for a line that does not exist, or the engine does not do this pair.
         EngineError: A line came back empty.
     """
     lines = request.transcript.lines
-    unknown = sorted(set(request.edits) - {line.id for line in lines})
-    if unknown:
-        raise InputError(f"there is no line {', '.join(unknown)} to edit", where="edits",
-                         hint=f"There are: {_some(line.id for line in lines)}")
     script = _script(work, request)
     by_engine = _by_engine(work, request) if script is None else {}
-    return Translation(language=request.language,
-                       lines=tuple(_line(line, request, script, by_engine) for line in lines))
+    homeless = _homeless_edits(request)
+    return Translation(language=request.language, lines=tuple(
+        _line(line, request, script, by_engine, homeless.get(line.id, [])) for line in lines))
+
+
+def _edit(line: Line, request: TranslateRequest) -> str | None:
+    """The text that a person set for a line, unless its source says something else since."""
+    edit = request.edits.get(line.id)
+    return edit.text.strip() if edit and edit.source == sha256(line.text.encode()) else None
+
+
+def _homeless_edits(request: TranslateRequest) -> dict[LineId, list[str]]:
+    """Warnings for edits of lines that are gone, at the line before the place where each was."""
+    present = sorted(line.id for line in request.transcript.lines)
+    flags: dict[LineId, list[str]] = {}
+    for gone in sorted(set(request.edits) - set(present)) if present else ():
+        flags.setdefault(present[max(0, bisect(present, gone) - 1)], []).append(f"edit of {gone} ignored: no such line")
+    return flags
 
 
 def _script(work: Work, request: TranslateRequest) -> Script | None:
@@ -117,7 +142,7 @@ def _script(work: Work, request: TranslateRequest) -> Script | None:
 def _by_engine(work: Work, request: TranslateRequest) -> dict[str, LineText]:
     """What the engine makes of every line that needs one; it is not even loaded when none does."""
     needed = [line for line in request.transcript.lines
-              if line.text.strip() and line.id not in request.edits and not _spoken_in_target(line, request)]
+              if line.text.strip() and _edit(line, request) is None and not _spoken_in_target(line, request)]
     work.progress(f"translate {len(needed)} lines", 0.0)
     return perform_many(work, translate_line, {
         line.id: LineRequest(id=line.id, text=line.text, source=line.language or request.transcript.language,
@@ -131,10 +156,12 @@ def _spoken_in_target(line: Line, request: TranslateRequest) -> bool:
 
 
 def _line(line: Line, request: TranslateRequest, script: Script | None,
-          by_engine: Mapping[str, LineText]) -> TranslatedLine:
-    flags: list[str] = []
-    if line.id in request.edits:
-        text, origin = request.edits[line.id].strip(), "edit"
+          by_engine: Mapping[str, LineText], warnings: Sequence[str]) -> TranslatedLine:
+    flags, edit = list(warnings), _edit(line, request)
+    if edit is None and line.id in request.edits:
+        flags.append("edit ignored: the source says something else since")
+    if edit is not None:
+        text, origin = edit, "edit"
     elif script is not None:
         text, origin = script.texts.get(line.id, ""), "script"
         flags += script.flags.get(line.id, ())
@@ -163,8 +190,3 @@ def broken_terms(source: str, target: str, glossary: Mapping[str, str]) -> list[
 def primary(language: str) -> str:
     """The primary subtag of a BCP-47 tag, lower case."""
     return language.partition("-")[0].lower()
-
-
-def _some(ids: Iterable[str]) -> str:
-    known = list(ids)
-    return ", ".join(known) if len(known) <= 8 else f"{known[0]} … {known[-1]}"

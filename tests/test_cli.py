@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from flows.cli import GROUPS, VERBS, run_command
 from models import tables as t
 from models.engines import ENGINES
-from models.errors import EngineError
-from models.errors import InputError
+from models.errors import EngineError, InputError
 from tasks.ledger import Ledger
 from tests import fakes
 
@@ -155,6 +154,28 @@ def test_one_changed_line_voices_one_line(call: Call, own: tuple[Path, Path]) ->
     assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
 
 
+def test_an_edit_can_be_taken_back(call: Call, own: tuple[Path, Path]) -> None:
+    _, out = own
+    line = ["redo", "fake/e1", "--lang", "es", "--line", "L0002", "--out", out, *PLAIN[:2]]
+    assert call(*line, "--undo")[1]["error"]["message"].startswith("--line: L0002 was not edited in es")
+    assert call(*line, "--text", "The old lamp.")[0] == 3
+    code, said = call(*line, "--undo")
+    assert (code, said["steps_run"]) == (0, 0)
+    assert "The lamp is old." in Path(said["deliverables"][0]["subtitles"][0]).read_text()
+
+
+def test_a_refused_redo_changes_nothing(call: Call, own: tuple[Path, Path], tmp_path: Path) -> None:
+    _, out = own
+    other = fakes.series(tmp_path / "series")
+    with (tmp_path / "series" / "e1.mp4").open("ab") as video:
+        video.write(b"\0\0\0\x09free!")
+    call("run", own[0], "--out", out, *PLAIN)
+    code, said = call("redo", "fake/e1", "--lang", "es", "--line", "L0002", "--text", "No.", "--catalog", other,
+                      "--out", out, *PLAIN[:2])
+    assert (code, said["error"]["class"]) == (2, "SourceChangedError")
+    assert Ledger(f"sqlite:///{out}/.infinidub/infinidub.db").edits("fake/e1", "es") == {}
+
+
 def test_redo_from_a_step_does_it_and_what_builds_on_it(call: Call, own: tuple[Path, Path]) -> None:
     _, out = own
     code, said = call("redo", "fake/e1", "--lang", "fr", "--from", "mix", "--out", out, *PLAIN[:2])
@@ -170,7 +191,8 @@ def test_one_file_without_a_catalog(call: Call, tmp_path: Path) -> None:
                       "--set", "check_speech=false")
     assert code == 0
     assert [(one["episode"], one["duration_s"]) for one in said["deliverables"]] == [("My-film-1.0-2.4", 2.4)]
-    code, said = call("redo", "My-film-1.0-2.4", "--lang", "es", "--from", "translate", "--out", tmp_path / "out", *PLAIN[:2])
+    code, said = call("redo", "My-film-1.0-2.4", "--lang", "es", "--from", "translate", "--out", tmp_path / "out",
+                      *PLAIN[:2])
     assert code == 0
     assert "translate" in computed(tmp_path / "out", said["run"])
 

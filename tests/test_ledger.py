@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from models import tables as t
 from models.errors import InfrastructureError, InputError
 from models.recipe import sha256
-from models.records import Artifact, LineId, ShotId
+from models.records import Artifact, LineEdit, LineId, ShotId
 from tasks.ledger import Attempt, Ledger
 
 
@@ -74,15 +74,21 @@ def test_ending_a_run_closes_what_it_left_running(url):
         assert session.scalars(sa.select(t.Execution.outcome)).all() == ["cancelled"]
 
 
+EDIT = LineEdit(text="hola", source="0" * 64)
+LATER = LineEdit(text="buenas", source="1" * 64)
+
+
 def test_takes_and_edits_are_kept_per_episode_and_language(url):
     ledger = Ledger(url)
     ledger.raise_takes("s/e1", "es", ["mix", "assemble"])
     ledger.raise_takes("s/e1", "es", ["mix"])
-    ledger.edit("s/e1", "es", "L0001", "hola", "ana")
-    ledger.edit("s/e1", "es", "L0001", "buenas", "ana")
+    ledger.edit("s/e1", "es", "L0001", EDIT, "ana")
+    ledger.edit("s/e1", "es", "L0001", LATER, "ana")
     assert ledger.takes("s/e1", "es") == {"mix": 2, "assemble": 1}
     assert ledger.takes("s/e1", "fr") == {}
-    assert ledger.edits("s/e1", "es") == {"L0001": "buenas"}
+    assert ledger.edits("s/e1", "es") == {"L0001": LATER}
+    ledger.undo_edit("s/e1", "es", "L0001")
+    assert ledger.edits("s/e1", "es") == {}
 
 
 def in_threads(call) -> None:
@@ -108,7 +114,7 @@ def test_two_that_save_the_same_new_row_or_ask_for_the_same_step_do_not_collide(
     ledger = Ledger(url)
 
     def write(number: int) -> None:
-        ledger.edit("s/e1", "es", f"L{number // 4:04d}", f"text {number}", "ana")
+        ledger.edit("s/e1", "es", f"L{number // 4:04d}", EDIT, "ana")
         ledger.raise_takes(f"s/e{number // 8}", "es", ["mix", "assemble"] if number % 2 else ["assemble", "mix"])
 
     in_threads(write)
@@ -123,12 +129,12 @@ def test_the_longest_ids_that_records_allow_have_room(url):
         TypeAdapter(kind).validate_python(name)
         with pytest.raises(ValidationError):
             TypeAdapter(kind).validate_python(name + "z")
-    ledger.edit("s/e1", "es", line, "hola", "ana")
+    ledger.edit("s/e1", "es", line, EDIT, "ana")
     ledger.replace_lines("s/e1", "es", [t.LineRow(episode="s/e1", language="es", line=line, speaker="A", text="hola",
                                                   start=0, end=1, report={})])
     ledger.replace_shots("s/e1", "es", [t.ShotRow(episode="s/e1", language="es", shot=shot, start=0, end=1,
                                                   kind="generate", reason="", recipe=None)])
-    assert ledger.edits("s/e1", "es") == {line: "hola"}
+    assert ledger.edits("s/e1", "es") == {line: EDIT}
 
 
 def test_times_come_back_in_utc_whatever_the_zone_of_the_connection(postgresql):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from models.errors import EngineError, InputError
-from models.records import EngineRef, Line, Transcript, Translation
+from models.recipe import sha256
+from models.records import EngineRef, Line, LineEdit, Transcript, Translation
 from tasks.script import read_script
 from tasks.step import Work, perform
 from tasks.translate import TranslateRequest, broken_terms, translate
@@ -45,6 +46,10 @@ def run(work: Work, engine: Any = None, texts: tuple[str, ...] = TEXTS, **fields
     return perform(work, translate, TranslateRequest(
         transcript=fields.pop("transcript", transcript(*texts)), language=fields.pop("language", "es"),
         translator=ENGINE, **fields))
+
+
+def edit(text: str, number: int) -> LineEdit:
+    return LineEdit(text=text, source=sha256(TEXTS[number].encode()))
 
 
 def texts(translation: Translation) -> dict[str, str]:
@@ -151,7 +156,7 @@ def test_terms_are_whole_words_and_targets_may_be_inflected():
 
 
 def test_an_edit_wins_over_engine_and_script(work):
-    edits = {"L0001": " Muy buenas. "}
+    edits = {"L0001": edit(" Muy buenas. ", 0)}
     assert run(work, Engine(), edits=edits).lines[0].model_dump(include={"text", "origin"}) == {
         "text": "Muy buenas.", "origin": "edit"}
     data = json.dumps({f"L{n:04d}": "texto" for n in (1, 2, 3)})
@@ -162,13 +167,15 @@ def test_an_edit_wins_over_engine_and_script(work):
 def test_an_edit_asks_the_engine_nothing(work):
     run(work, Engine())
     engine = Engine()
-    run(work, engine, edits={"L0002": "Otra cosa."})
+    run(work, engine, edits={"L0002": edit("Otra cosa.", 1)})
     assert engine.calls == []
 
 
-def test_an_edit_of_no_line_is_an_error(work):
-    with pytest.raises(InputError, match=r"L0009, L0010.*L0001, L0002, L0003"):
-        run(work, Engine(), edits={"L0009": "x", "L0010": "y"})
+def test_an_edit_of_what_is_not_said_any_more_is_flagged_and_ignored(work):
+    found = run(work, Engine(), edits={"L0002": edit("Otra cosa.", 0), "L0004": edit("Fin.", 0)})
+    assert [line.origin for line in found.lines] == ["engine"] * 3
+    assert [line.flags for line in found.lines] == [
+        (), ("edit ignored: the source says something else since",), ("edit of L0004 ignored: no such line",)]
 
 
 # -- scripts ----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def upgrade() -> None:
     sa.Column('language', sa.String(), nullable=False),
     sa.Column('line', sa.String(length=32), nullable=False),
     sa.Column('text', sa.String(), nullable=False),
+    sa.Column('source', sa.String(length=64), nullable=False),
     sa.Column('author', sa.String(), nullable=False),
     sa.Column('updated', models.tables.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('episode', 'language', 'line', name=op.f('pk_edits'))

@@ -41,9 +41,10 @@ def check_engine(space: Workspace, port: str, name: str) -> None:
 def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:
     choose = space.settings.engine
     ports = ["shot-detector", "face-detector", "diarizer"]
-    if job.transcript is None or space.settings.check_speech:
+    heard = any(language in job.dialogue and language not in job.script for language in languages)
+    if job.transcript is None or space.settings.check_speech or heard:
         ports.append("recognizer")
-    if any(language not in job.script for language in languages):
+    if any(language not in job.script and language not in job.dialogue for language in languages):
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
@@ -51,7 +52,7 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:
-    if language not in job.script and job.source_language:
+    if language not in job.script and language not in job.dialogue and job.source_language:
         pairs = _engine(space, "translator").pairs()
         pair = langcodes.Language.get(job.source_language).language, langcodes.Language.get(language).language
         if pairs is not None and pair not in pairs:

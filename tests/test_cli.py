@@ -15,6 +15,10 @@ import pytest
 import sqlalchemy as sa
 
 from flows.cli import GROUPS, VERBS, run_command
+from flows.cli_run import select_from
+from flows.preflight import preflight
+from flows.settings import load_settings
+from flows.wiring import open_workspace
 from models import tables as t
 from models.engines import ENGINES
 from models.errors import EngineError, InputError
@@ -211,6 +215,13 @@ def test_a_studio_brings_transcript_script_and_dialogue(call: Call, tmp_path: Pa
     assert code in {0, 3}, said
     assert {"transcript", "dialogue"} <= computed(tmp_path / "out", said["run"])
     assert not {"transcribe", "synthesize"} & computed(tmp_path / "out", said["run"])
+
+
+def test_finished_dialogue_needs_no_translator(tmp_path: Path) -> None:
+    given = {"id": "e1", "video": "e1.mp4", "dialogue": {"pt": "e1.mp4"}, "languages": ["pt"]}
+    settings = load_settings(flags={"out": str(tmp_path / "out")})
+    selected = select_from(fakes.series(tmp_path / "series", episodes=[given]), settings, [], [])
+    preflight(open_workspace(settings), selected)  # no fake translates into Portuguese
 
 
 # -- failing ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 
 from flows.artifacts import ProgressBar, report_catalog, report_language
 from flows.jobs import Selected, catalog_jobs, job_from_json, select
+from flows.options import refuse_secrets
 from flows.pipeline import EpisodeJob
 from flows.runs import Session, left_to_do, session
 from flows.settings import Settings, load_settings
@@ -54,6 +55,7 @@ def _joined(config: str, settings: Mapping[str, Any] | None, parameters: Mapping
     if run is not None:
         yield run
         return
+    refuse_secrets(settings or {})
     loaded = load_settings(Path(config) if config else None, settings)
     noted = {**parameters, "config": config, "settings": dict(settings or {})}
     with session(loaded, "schedule", noted) as run, sharing(run):

@@ -22,7 +22,6 @@ from flows.show import error_line, stderr
 from models.errors import InfinidubError, InputError
 
 STOPPED = 130
-USAGE = 2
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """Typer's base of all errors in a command line; it comes from a private copy of click."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
-from flows.settings import Settings, load_settings
 from flows.show import stdout
 from models.errors import InputError
 
@@ -34,6 +33,14 @@ AcceptSource = Annotated[bool, typer.Option("--accept-new-source",
 UNSETTABLE = ("secrets", "database")
 
 
+def refuse_secrets(names: Iterable[str], where: str = "settings: ") -> None:
+    """Raise `InputError` where a secret is named in what others can read: a command line, or a flow's parameters."""
+    for name in names:
+        if name.partition(".")[0] in UNSETTABLE:
+            raise InputError("does not belong where others can read it", where=f"{where}{name}",
+                             hint=f"Set INFINIDUB_{name.replace('.', '__').upper()} in the environment")
+
+
 def flags(out: Path | None = None, state: Path | None = None, generator: str | None = None,
           assignments: Sequence[str] | None = None) -> dict[str, Any]:
     """Dotted setting name → value, plain JSON, as `load_settings` and the runs table take it.
@@ -47,16 +54,9 @@ def flags(out: Path | None = None, state: Path | None = None, generator: str | N
         name, equals, text = assignment.partition("=")
         if not equals or not name:
             raise InputError(f"{assignment!r} is no NAME=VALUE", where="--set")
-        if name.partition(".")[0] in UNSETTABLE:
-            raise InputError("does not belong on a command line, where others can read it", where=f"--set {name}",
-                             hint=f"Set INFINIDUB_{name.replace('.', '__').upper()} in the environment")
+        refuse_secrets([name], "--set ")
         values[name] = _value(text)
     return {name: value for name, value in values.items() if value is not None}
-
-
-def settings_of(config: Path | None, values: dict[str, Any]) -> Settings:
-    """The settings under these flags."""
-    return load_settings(config, values)
 
 
 def answer(as_json: bool, data: dict[str, Any], *parts: RenderableType) -> None:

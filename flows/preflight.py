@@ -48,7 +48,8 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
-    return [*((port, choose(port)) for port in ports), ("generator", job.generator or choose("generator"))]
+    generator = choose("generator") if job.generator in {None, "auto"} else job.generator
+    return [*((port, choose(port)) for port in ports), ("generator", str(generator))]
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:

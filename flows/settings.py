@@ -7,7 +7,6 @@ The one place that reads the environment. Unknown names are errors, and secrets 
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from models.engines import ENGINES
 from models.errors import InputError
 from models.records import Scalar
 
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/]*@")
 CONFIG_FILE = "infinidub.toml"
 PREFIX = "INFINIDUB_"
 PREFECT_DEFAULTS = {
@@ -117,7 +115,9 @@ class Settings(BaseSettings):
 
     def shown(self) -> dict[str, Any]:
         """All values as plain JSON; of secrets, only that they are there."""
-        return self.model_dump(mode="json") | {"database": _PASSWORD.sub(r"\1:***@", self.database.get_secret_value())}
+        from tasks.ledger import shown_address  # pulls in the database library
+
+        return self.model_dump(mode="json") | {"database": shown_address(self.database.get_secret_value())}
 
 
 def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:

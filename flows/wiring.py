@@ -52,7 +52,7 @@ class Workspace:
 
     def generator(self, name: str | None, episode: str, language: str) -> EngineRef:
         """The generator of one episode and language; finished clips (`files`) are named by content, one by one."""
-        name = name or self.settings.engine("generator")
+        name = self.settings.engine("generator") if name in {None, "auto"} else name
         folder = self.settings.options.get(name, {}).get("folder")
         if name != "files" or not folder:
             return self.engine("generator", name)

@@ -61,6 +61,14 @@ def shown(url: sa.URL) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def shown_address(address: str) -> str:
+    """The same of an address as it was given; of one that cannot be read, nothing is shown."""
+    try:
+        return shown(sa.make_url(address))
+    except (sa.exc.ArgumentError, ValueError):
+        return "***"
+
+
 def _open(url: str) -> sa.Engine:
     try:
         return _engine(url)

@@ -125,3 +125,9 @@ def test_prefect_is_quiet_but_the_user_has_the_last_word(monkeypatch: pytest.Mon
     assert variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "DEBUG"
     assert variables["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"].endswith("dubbed/.infinidub/prefect.db")
+
+
+@pytest.mark.parametrize("address", ["postgresql+psycopg://u:se/cret@host/db", "postgresql+psycopg://u:secret@host/db",
+                                     "postgresql+psycopg://host/db?password=secret", "nonsense with secret"])
+def test_no_password_is_shown(address: str) -> None:
+    assert "cret" not in str(load_settings(None, {"database": address}).shown()["database"])

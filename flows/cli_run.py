@@ -147,7 +147,7 @@ def again(command: str, given: dict[str, Any], config: Path | None, *, episode: 
     from flows.wiring import open_workspace
     from tasks.history import failed_in, last_run
 
-    ledger = open_workspace(load_settings(config, given)).ledger
+    ledger = open_workspace(load_settings(config, given), existing=True).ledger
     known = last_run(ledger, episode=episode, catalog=str(catalog.resolve()) if catalog else "")
     if known is None and catalog is None:
         raise InputError(f"no run of {episode} is noted here" if episode else "no run is noted here",

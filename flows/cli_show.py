@@ -73,7 +73,7 @@ def trace(file: Annotated[Path, typer.Argument(help="A delivered file, or a copy
     if out is None and state is None:
         state = next((folder / ".infinidub" for folder in file.resolve().parents
                       if (folder / ".infinidub").is_dir()), None)
-    found = follow(open_workspace(load_settings(config, flags(out, state))).ledger, file)
+    found = follow(open_workspace(load_settings(config, flags(out, state)), existing=True).ledger, file)
     sources = [source.model_dump(mode="json") for source in found.sources]
     answer(as_json, {**found.model_dump(mode="json"), "sources": sources}, trace_tree(found))
     return 0

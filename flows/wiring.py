@@ -85,13 +85,20 @@ class Workspace:
         return artifact
 
 
-def open_workspace(settings: Settings) -> Workspace:
+def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
     """Open store and database (bringing its tables up to date).
 
+    Args:
+        settings: As loaded.
+        existing: For verbs that look back: where nothing was dubbed yet, nothing is made either.
+
     Raises:
-        InputError: The state folder cannot be written to.
+        InputError: The state folder cannot be written to, or there is none and `existing` was asked for.
         InfrastructureError: The database cannot be reached.
     """
+    if existing and not settings.state.is_dir():
+        raise InputError("nothing was dubbed here", where=str(settings.state),
+                         hint="Name the folder of the deliverables with --out, or that of the state with --state")
     try:
         (settings.state / "scratch").mkdir(parents=True, exist_ok=True)
     except OSError as error:

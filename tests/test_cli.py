@@ -507,3 +507,11 @@ def test_debug_lets_the_error_through(tmp_path: Path) -> None:
     catalog = fakes.series(tmp_path / "series", languages=["it"])
     with pytest.raises(EngineError, match="no Italian"):
         run_command(["run", str(catalog), "--out", str(tmp_path / "out"), "--generator", "pulse", "--debug"])
+
+
+@pytest.mark.parametrize("verb", [["trace", __file__], ["retry"], ["redo", "fake/e1", "--lang", "es", "--from", "mix"]])
+def test_looking_back_where_nothing_was_dubbed_makes_nothing(call: Call, tmp_path: Path, verb: list[str]) -> None:
+    code, said = call(*verb, "--out", tmp_path / "typo")
+    assert code == 2
+    assert "--out" in said["error"]["hint"]
+    assert not (tmp_path / "typo").exists()

@@ -48,8 +48,7 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
-    generator = choose("generator") if job.generator in {None, "auto"} else job.generator
-    return [*((port, choose(port)) for port in ports), ("generator", str(generator))]
+    return [*((port, choose(port)) for port in ports), ("generator", choose("generator", job.generator))]
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:

@@ -103,9 +103,9 @@ class Settings(BaseSettings):
     """Run under Prefect; without it the same steps are called plainly."""
     secrets: dict[str, SecretStr] = Field({})
 
-    def engine(self, port: str) -> str:
-        """The name of the engine to use for a port."""
-        name = self.engines[port]
+    def engine(self, port: str, named: str | None = None) -> str:
+        """The name of the engine to use for a port: the one that a job names, else the one that is set."""
+        name = self.engines[port] if named in {None, "auto"} else str(named)
         return "passthrough" if name == "auto" else name
 
     def secret(self, name: str) -> str:

@@ -40,19 +40,19 @@ class Workspace:
              progress: Callable[[str, float], None] | None = None, counts: Counter[str] | None = None) -> Work:
         """The context in which steps of one episode and language run."""
         work = Work(store=self.store, ledger=self.ledger, engines=self.engines, scratch=self.settings.state / "scratch",
-                    run_id=run_id, episode=episode, language=language, threads=self.settings.threads)
+                    run_id=run_id, episode=episode, language=language)
         work.progress = progress or work.progress
         work.counts = counts if counts is not None else work.counts
         return work
 
     def engine(self, port: str, name: str | None = None, **extra: Scalar) -> EngineRef:
         """The engine that is chosen for `port` (or `name`), as it enters recipes."""
-        name = name or self.settings.engine(port)
+        name = self.settings.engine(port, name)
         return describe(port, name, {**self.settings.options.get(name, {}), **extra}, self.weights.hashes)
 
     def generator(self, name: str | None, episode: str, language: str) -> EngineRef:
         """The generator of one episode and language; finished clips (`files`) are named by content, one by one."""
-        name = self.settings.engine("generator") if name in {None, "auto"} else name
+        name = self.settings.engine("generator", name)
         folder = self.settings.options.get(name, {}).get("folder")
         if name != "files" or not folder:
             return self.engine("generator", name)

@@ -56,7 +56,6 @@ class Work:
     run_id: str
     episode: str = ""
     language: str = ""
-    threads: int = 2
     progress: Callable[[str, float], None] = lambda _what, _done: None
     """Told what is being done and how much of it (0 … 1): for people."""
     counts: Counter[str] = field(default_factory=Counter)

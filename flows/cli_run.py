@@ -65,7 +65,7 @@ def dub(ctx: typer.Context,
     settings = load_settings(config, given)
     tags = [tag for tag in to.replace(",", " ").split() if tag]
     job = video_job(video, tags, settings.out, source=source, generator=generator, excerpt=excerpt)
-    order = Order("dub", settings, [Selected(job, job.languages)], config=str(config or ""), flags=given,
+    order = Order("dub", settings, [Selected(job, job.languages)], config=config_path(config), flags=given,
                   accept_new_source=accept_new_source)
     return carry_out(order, as_json=as_json, debug=ctx.obj)
 
@@ -79,7 +79,7 @@ def run(ctx: typer.Context,
     given = flags(out, state, generator, assignments)
     settings = load_settings(config, given)
     selected = select_from(catalog, settings, episode or [], lang or [])
-    order = Order("run", settings, selected, str(catalog.resolve()), str(config or ""), given, accept_new_source)
+    order = Order("run", settings, selected, str(catalog.resolve()), config_path(config), given, accept_new_source)
     return carry_out(order, as_json=as_json, debug=ctx.obj)
 
 
@@ -136,6 +136,11 @@ def select_from(catalog: Path, settings: Settings, episodes: Sequence[str], lang
     return select(jobs, episodes, languages)
 
 
+def config_path(config: Path | None) -> str:
+    """A settings file as a run remembers it: findable from any folder; '' for none."""
+    return str(config.absolute()) if config else ""
+
+
 def again(command: str, given: dict[str, Any], config: Path | None, *, episode: str = "",
           languages: Sequence[str] = (), catalog: Path | None = None, only_failed: bool = False) -> Order:
     """What an earlier run was asked to do, with the settings that it had.
@@ -168,7 +173,7 @@ def again(command: str, given: dict[str, Any], config: Path | None, *, episode: 
         failed = failed_in(ledger, known["id"])
         selected = [Selected(one.job, tags) for one in selected
                     if (tags := tuple(tag for tag in one.languages if {(one.job.id, tag), (one.job.id, "")} & failed))]
-    return Order(command, settings, selected, path, str(config or ""), given)
+    return Order(command, settings, selected, path, config_path(config), given)
 
 
 def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -> int:

@@ -1,0 +1,348 @@
+"""Files in and out, by PyAV: pictures by index, sound, and the finished MP4. Memory is flat however long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from infinitetalk.errors import BadInputError
+
+CONTAINERS = ("mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,nut,ogg,wav,w64,aiff,flac,mp3,aac,ac3,eac3,"
+              "h264,hevc,ivf")
+"""Demuxers that may be used: no playlist can name other files or hosts."""
+THREADS = 2
+"""Of every decoder and encoder, whatever the machine: the same input then gives the same bytes."""
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+"""swscale's fast paths darken by up to two levels and differ between processors."""
+SOUND_RATE = 48_000
+"""Of the finished file."""
+MOST_PIXELS = 8192 * 8192
+"""Of one picture: what is larger is no picture of people, but fills the memory."""
+RATES = tuple(map(Fraction, ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")))
+HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics of ISO/IEC 23091-2 whose values are no sRGB."""
+FAR_SECONDS = 2
+"""Pictures ahead by more than this are sought, not decoded up to."""
+
+Look = Callable[[NDArray[np.float32], int], None]
+"""Is shown every block as it was recorded, (C, n) float32, and its rate."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace",
+                     options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS}) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise BadInputError(f"cannot be read ({reason})", where=str(path),
+                            hint="Check that the file is there, is complete, and plays") from error
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+class PictureReader:
+    """Pictures of a video by index: upright, with square pixels, clamped to the video's last.
+
+    Picture `i` is the one on screen at `(i + 1/2) / rate` seconds after the first: exact where the rate is constant
+    (through B-frames and containers that round their time stamps), and right where it is not. One picture is held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rate = Fraction(0)
+        """Frames per second."""
+        self._convert = VideoReformatter()
+
+    def __enter__(self) -> Self:
+        self._opened = _reading(self.path)
+        self._container = self._opened.__enter__()
+        try:
+            self._open()
+        except BaseException as error:
+            self._opened.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+                 ) -> None:
+        self._source = iter(())
+        self._opened.__exit__(None, None, None)
+
+    def _open(self) -> None:
+        self._stream = _picture_stream(self._container, self.path)
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = THREADS
+        self.rate = _rate(self._stream, self.path)
+        self._source: Iterator[Any] = self._decoded()
+        first = next(self._source, None)
+        if first is None:
+            raise BadInputError("has no pictures", where=str(self.path), hint="Check that the file plays")
+        _check_picture(first, self.path)
+        self._first = first.pts
+        self._shown, self._ahead = first, next(self._source, None)
+
+    def _decoded(self) -> Iterator[Any]:
+        return (picture for picture in self._container.decode(self._stream) if picture.pts is not None)
+
+    def _seconds(self, picture: Any) -> Fraction:
+        return Fraction((picture.pts - self._first) * self._stream.time_base)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index`, RGB: (H, W, 3).
+
+        Raises:
+            BadInputError: The file is broken there, or changes its size in the middle.
+        """
+        time = (max(index, 0) + Fraction(1, 2)) / self.rate
+        try:
+            self._go(time)
+        except av.error.FFmpegError as error:
+            raise BadInputError(f"cannot be decoded at {float(time):.2f} s", where=str(self.path),
+                                hint="Check that the file is complete and plays") from error
+        _check_picture(self._shown, self.path)
+        return self._upright(self._shown)
+
+    def _go(self, time: Fraction) -> None:
+        """Decode until the picture on screen at `time` is shown."""
+        if not self._seconds(self._shown) <= time <= self._seconds(self._shown) + FAR_SECONDS:
+            self._seek(time)
+        while self._ahead is not None and self._seconds(self._ahead) <= time:
+            self._shown, self._ahead = self._ahead, next(self._source, None)
+
+    def _seek(self, time: Fraction) -> None:
+        """Show a picture at or before `time`: the key frame's, or the first where none is found."""
+        for at in (time, Fraction(0)):
+            self._container.seek(self._first + int(at / self._stream.time_base), stream=self._stream, backward=True)
+            self._source = self._decoded()
+            shown = next(self._source, None)
+            if shown is not None and self._seconds(shown) <= time:
+                break
+        self._shown, self._ahead = shown or self._shown, next(self._source, None)
+
+    def _upright(self, picture: Any) -> NDArray[np.uint8]:
+        width = round(picture.width * Fraction(self._stream.sample_aspect_ratio or 1))
+        rgb = self._convert.reformat(picture, width=max(width, 1), height=picture.height, format="rgb24",
+                                     interpolation=EXACT, threads=THREADS)
+        return np.ascontiguousarray(_turned(rgb.to_ndarray(), picture.side_data.get("DISPLAYMATRIX")))
+
+
+def _picture_stream(container: Any, path: Path) -> Any:
+    """The stream that is the picture: the default one, never a cover."""
+    covers = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [s for s in container.streams.video if not s.disposition & covers and s.codec_context]
+    if not streams:
+        raise BadInputError("has no moving picture that can be decoded", where=str(path),
+                            hint="Give a video; a still picture is given as an image")
+    return next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
+
+
+def _rate(stream: Any, path: Path) -> Fraction:
+    """Frames per second; containers that round time stamps, and a long last frame, bend the average a little."""
+    average, base = Fraction(stream.average_rate or 0), Fraction(stream.base_rate or 0)
+    rate = base if abs(base - average) * 20 < average else average
+    if not 1 <= rate <= 1000:
+        raise BadInputError(f"says that it has {float(rate):g} frames a second", where=str(path),
+                            hint="Convert it to a constant rate, e.g. of 25")
+    nearest = min(RATES, key=lambda standard: abs(standard - rate))
+    return nearest if abs(nearest - rate) * 5000 < rate else rate
+
+
+def _check_picture(picture: Any, path: Path) -> None:
+    if not 0 < picture.width * picture.height <= MOST_PIXELS:
+        raise BadInputError(f"is {picture.width}×{picture.height} pixels large", where=str(path),
+                            hint="Scale it down to 4K at most")
+    kind = HIGH_DYNAMIC_RANGE.get(int(picture.color_trc))
+    if kind:
+        raise BadInputError(f"is of high dynamic range ({kind})", where=str(path),
+                            hint="Convert it to SDR (BT.709) first")
+
+
+def _turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) turned and flipped to the nearest quarter turn, as players do by a display matrix."""
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    turned = abs(b) > abs(a)
+    across, down = (c, b) if turned else (a, d)
+    image = image.swapaxes(0, 1) if turned else image
+    return image[::-1 if down < 0 else 1, ::-1 if across < 0 else 1]
+
+
+# -- sound ------------------------------------------------------------------------------------------------------------
+
+
+def sound(path: Path, rate: int, layout: str, look: Look | None = None) -> Iterator[NDArray[np.float32]]:
+    """A file's first (or default) sound track from its first sample on, in blocks of (C, n) in [-1, 1].
+
+    Raises:
+        BadInputError: No sound, or it cannot be decoded.
+    """
+    with _reading(path) as container:
+        track = _sound_track(container, path)
+        plain = av.AudioResampler(format="fltp")
+        wanted = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        try:
+            for frame in container.decode(track):
+                for recorded in plain.resample(frame):
+                    if look:
+                        look(recorded.to_ndarray(), recorded.sample_rate)
+                    yield from (one.to_ndarray() for one in wanted.resample(recorded))
+            yield from (one.to_ndarray() for one in wanted.resample(None))
+        except ValueError as error:  # FFmpeg's own errors are told by `_reading`
+            if isinstance(error, av.error.FFmpegError):
+                raise
+            raise BadInputError("changes its rate or its channels in the middle", where=str(path),
+                                hint="Convert it to WAV") from error
+
+
+def sound_rate(path: Path) -> int:
+    """Samples per second, as the file says.
+
+    Raises:
+        BadInputError: No sound, or none that can be decoded.
+    """
+    with _reading(path) as container:
+        return int(_sound_track(container, path).codec_context.sample_rate)
+
+
+def _sound_track(container: Any, path: Path) -> Any:
+    tracks = [s for s in container.streams.audio if s.codec_context and s.codec_context.channels]
+    if not tracks:
+        raise BadInputError("has no sound that can be decoded", where=str(path), hint="Give a file with a sound track")
+    return next((s for s in tracks if s.disposition & av.stream.Disposition.default), tracks[0])
+
+
+class Tap:
+    """A file's sound in stereo, taken in pieces of any length: silence before its place and after its end."""
+
+    def __init__(self, path: Path | None, lead: int = 0, length: int | None = None) -> None:
+        """`path`: None is silence. `lead`, `length`: samples at `SOUND_RATE` before it begins, and that it may last."""
+        self._blocks = sound(path, SOUND_RATE, _layout(path)) if path else iter(())
+        self._left, self._lead = length, lead
+        self._rest = np.zeros((2, 0), np.float32)
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """The next `count` samples: (2, count)."""
+        taken = np.zeros((2, count), np.float32)
+        at = min(self._lead, count)
+        self._lead -= at
+        while at < count and self._left != 0:
+            if not self._rest.shape[1]:
+                block = next(self._blocks, None)
+                if block is None:
+                    break
+                self._rest = np.broadcast_to(block, (2, block.shape[1]))[:, :self._left]
+                self._left = None if self._left is None else self._left - self._rest.shape[1]
+            piece = self._rest[:, :count - at]
+            taken[:, at:at + piece.shape[1]] = piece
+            self._rest = self._rest[:, piece.shape[1]:]
+            at += piece.shape[1]
+        return taken
+
+
+def _layout(path: Path) -> str:
+    """One channel stays as loud on both sides; more than two are mixed down."""
+    with _reading(path) as container:
+        return "mono" if _sound_track(container, path).codec_context.channels == 1 else "stereo"
+
+
+# -- the finished file ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Any]:
+    """An MP4 that appears whole, under its name, or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with av.open(f"file:{partial}", "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"},
+                     ) as container:
+            yield container
+        partial.replace(path)
+    except av.error.FFmpegError as error:
+        raise BadInputError(f"cannot be written ({(error.strerror or 'no reason given').lower()})", where=str(path),
+                            hint="See that its folder is there and the disk has space") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_chunk(path: Path, frames: NDArray[np.uint8], rate: Fraction, crf: int = 16) -> None:
+    """Encode pictures into an MP4 of their own: H.264, 4:2:0, BT.709; the same bytes for the same pictures.
+
+    Args:
+        path: The file.
+        frames: (F, H, W, 3), RGB, even sides.
+        rate: Frames per second.
+        crf: x264's rate factor; lower is better.
+    """
+    with _writing(path) as container:
+        # x264's macroblock tree differs from run to run on AVX-512; without B-frames chunks join without a seam.
+        stream = container.add_stream("libx264", rate=rate, options={
+            "crf": str(crf), "preset": "medium", "bf": "0", "g": str(round(rate * 2)), "x264-params": "mbtree=0",
+            "flags": "+bitexact"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base, context.thread_count = 1 / rate, THREADS
+        context.color_primaries = context.color_trc = context.colorspace = 1
+        context.color_range = 1
+        for index, image in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+                format="yuv420p", interpolation=EXACT, dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG, threads=THREADS)
+            picture.pts, picture.time_base = index, 1 / rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def join(chunks: Sequence[Path], taps: Sequence[Tap], out: Path, rate: Fraction) -> int:
+    """Make one MP4 of encoded chunks, as they are, and the sum of `taps` as AAC, as long as the picture to the sample.
+
+    Returns:
+        Frames written.
+    """
+    with _writing(out) as target:
+        with _reading(chunks[0]) as first:
+            picture = target.add_stream_from_template(first.streams.video[0])
+            headers = bytes(first.streams.video[0].codec_context.extradata)
+        picture.time_base = 1 / rate
+        voice = target.add_stream("aac", rate=SOUND_RATE, layout="stereo", options={"b": "192k", "flags": "+bitexact"})
+        number = heard = 0
+        for packet in _packets(chunks, headers):
+            packet.stream, packet.time_base = picture, 1 / rate
+            packet.pts, packet.dts, packet.duration = number, number, 1
+            target.mux(packet)
+            number += 1
+            until = round(number * SOUND_RATE / rate)
+            target.mux(voice.encode(_sound_frame(sum(tap.take(until - heard) for tap in taps), heard)))
+            heard = until
+        target.mux(voice.encode(None))
+    return number
+
+
+def _packets(chunks: Sequence[Path], headers: bytes) -> Iterator[Any]:
+    for chunk in chunks:
+        with _reading(chunk) as container:
+            stream = container.streams.video[0]
+            if bytes(stream.codec_context.extradata) != headers:
+                raise BadInputError("was encoded in another way than the chunks before it", where=str(chunk),
+                                    hint="Begin anew: remove the folder of the state")
+            yield from (packet for packet in container.demux(stream) if packet.size)
+
+
+def _sound_frame(samples: Any, start: int) -> Any:
+    """(2, n) as a frame that begins at sample `start`."""
+    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1).astype(np.float32), format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, start, Fraction(1, SOUND_RATE)
+    return frame

@@ -29,8 +29,8 @@ def timesteps(steps: int, shift: float) -> Tensor:
         BadInputError: There is no such schedule.
     """
     check_schedule(steps, shift)
-    even = torch.cat([torch.linspace(NOISE, LAST, steps), torch.zeros(1)])  # (steps+1,)
-    u = even / NOISE  # (steps+1,)
+    even = torch.linspace(NOISE, LAST, steps, dtype=torch.float64).float()  # (steps,), the same on every machine
+    u = torch.cat([even, torch.zeros(1)]) / NOISE  # (steps+1,)
     return shift * u / (1 + (shift - 1) * u) * NOISE  # (steps+1,)
 
 

@@ -100,7 +100,8 @@ def to_uint8(
 ) -> NDArray[np.uint8]:
     """Frames as they are seen → (F, H, W, 3); truncated, as published."""
     levels = frames.float().add(1).div(2).mul(255).clamp(0, 255).to(torch.uint8)  # (3, F, H, W)
-    return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    seen: NDArray[np.uint8] = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return seen
 
 
 def from_uint8(

@@ -36,6 +36,11 @@ class Reference(Protocol):
         """Whether a chunk's reference is the last frame made before it."""
         ...
 
+    @property
+    def constant(self) -> bool:
+        """Whether every chunk has the same reference."""
+        ...
+
     def size(self, size: ChunkSize) -> ChunkSize:
         """The length of chunks and of what they share."""
         ...
@@ -48,7 +53,7 @@ class Reference(Protocol):
 class _Streamed:
     """Later chunks begin with latents of the last frames made."""
 
-    carries, follows = True, False
+    carries, follows, constant = True, False, False
 
     def size(self, size: ChunkSize) -> ChunkSize:
         """As asked."""
@@ -58,7 +63,7 @@ class _Streamed:
 class _Chained:
     """Chunks share one picture: the last of one is the first of the next."""
 
-    carries, follows = False, False
+    carries, follows, constant = False, False, False
 
     def size(self, size: ChunkSize) -> ChunkSize:
         """One frame of overlap."""
@@ -80,6 +85,7 @@ class Image(_Streamed):
 
     index: int = 0
     """Which of the shot's."""
+    constant = True
 
     def keyframes(self, span: ChunkSpan, picture: Picture, last: Tensor | None) -> Mapping[int, Tensor]:
         """That picture."""

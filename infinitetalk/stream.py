@@ -1,0 +1,237 @@
+"""Video of any length, chunk by chunk: `ChunkState` in → frames out, `ChunkState` out.
+
+The first chunk begins with the reference, every later one with the last frames of the one before it, decoded,
+colour-corrected and encoded again (InfiniteTalk, arXiv 2508.14033, section 3.3). A chunk depends on the shot, the
+settings and the state alone, so a stream that was cut off goes on bit for bit. Memory does not grow with length:
+frames leave as bytes while they are decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infinitetalk.color import ColorStats, statistics, transfer
+from infinitetalk.conditioning import Conditioner
+from infinitetalk.errors import BadInputError
+from infinitetalk.guidance import Pass
+from infinitetalk.networks import Networks
+from infinitetalk.pictures import from_uint8, to_uint8
+from infinitetalk.plan import ChunkSize, ChunkSpan, Tail, plan
+from infinitetalk.reference import Reference, Source
+from infinitetalk.sampling import Sampling, denoise
+from infinitetalk.shapes import SPATIAL, latent_frames
+from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
+from infinitetalk.state import ChunkState
+
+__all__ = ["Audio", "Chunks", "Embeddings", "GeneratedChunk", "Noise", "Shot", "StreamSettings", "fingerprint",
+           "seeded_noise", "stream"]
+
+LATENT_CHANNELS = 16
+Noise = Callable[[int, int, Sequence[int]], Tensor]
+"""(seed of the shot, index of the chunk, shape) → float32 from a normal distribution."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a shot is streamed."""
+
+    size: ChunkSize = field(default_factory=ChunkSize)
+    sampling: Sampling = field(default_factory=Sampling)
+    reference: Reference = field(default_factory=Source)
+    color: float = 1.0
+    """Strength of the colour correction towards the shot's own first picture, 0 to 1."""
+    tail: Tail = "short"
+    """Whether the last chunk is no longer than needed, or as long as the others."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be streamed."""
+        if not 0 <= self.color <= 1:
+            raise BadInputError(f"{self.color} is no strength", where="color", hint="Give 0 to 1")
+        if self.tail not in ("short", "full"):
+            raise BadInputError(f"{self.tail!r} is no tail", where="tail", hint="Give 'short' or 'full'")
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedChunk:
+    """What one chunk adds to the shot."""
+
+    index: int
+    frames: NDArray[np.uint8]  # (F, H, W, 3)
+    """New frames only; those of the last chunk end with the shot."""
+    state: ChunkState
+    """To go on from."""
+
+
+def seeded_noise(seed: int, chunk: int, shape: Sequence[int]) -> Tensor:
+    """Noise that is the same on every machine: drawn on the CPU in float64 (float32 takes other paths by processor).
+
+    Args:
+        seed: Of the shot.
+        chunk: Its index.
+        shape: Wanted.
+    """
+    mixed = int.from_bytes(hashlib.sha256(f"{seed} {chunk}".encode()).digest()[:4], "big")
+    generator = torch.Generator().manual_seed(mixed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).float()
+
+
+def stream(
+    networks: Networks, shot: Shot, settings: StreamSettings, state: ChunkState | None = None,
+    noise: Noise = seeded_noise,
+) -> Iterator[GeneratedChunk]:
+    """Generate a shot, chunk by chunk.
+
+    Args:
+        networks: Transformer, codec and vision.
+        shot: What to generate.
+        settings: How.
+        state: Where to go on; None: at the beginning.
+        noise: Where chunks begin.
+
+    Returns:
+        The chunks that are left, each made when it is asked for.
+
+    Raises:
+        BadInputError: The shot cannot be generated so, or the state is not its own; nothing was computed.
+    """
+    chunks = Chunks(networks, shot, settings, noise)
+    if state is not None:
+        chunks.check(state)
+    return _generate(chunks, state)
+
+
+def _generate(chunks: Chunks, state: ChunkState | None) -> Iterator[GeneratedChunk]:
+    for span in chunks.spans[state.index if state else 0:]:
+        color = state.color if state else chunks.color()
+        seen, last = chunks.collect(span, chunks.pixels(chunks.latent(span, state), color))
+        state = chunks.follow(span, last, color)
+        yield GeneratedChunk(span.index, seen, state)
+
+
+class Chunks:
+    """The parts of a stream, one call a part."""
+
+    def __init__(self, networks: Networks, shot: Shot, settings: StreamSettings, noise: Noise = seeded_noise) -> None:
+        """Check everything that can be checked before anything is computed.
+
+        Raises:
+            BadInputError: The shot cannot be generated so.
+        """
+        check_shot(shot, settings.sampling.guidance.passes)
+        self._networks, self._shot, self._settings, self._noise = networks, shot, settings, noise
+        size = settings.reference.size(settings.size)
+        self.spans, self.shared = plan(shot.frames, size, settings.tail), size.context
+        self.fingerprint = fingerprint(shot, settings)
+        self._conditioner = Conditioner(networks, shot.text, shot.negative)
+        self._clamped = lru_cache(maxsize=1)(shot.frame)
+
+    def check(self, state: ChunkState) -> None:
+        """Check that a state is of this shot.
+
+        Raises:
+            BadInputError: It is not, or it lacks what the next chunk needs.
+        """
+        state.belongs(self.fingerprint, len(self.spans))
+        (height, width), reference = self._shot.size, self._settings.reference
+        context = (LATENT_CHANNELS, latent_frames(self.shared), height // SPATIAL, width // SPATIAL)
+        going_on = state.index < len(self.spans)
+        for name, needed, shape in (("context", reference.carries, context),
+                                    ("last_frame", reference.follows, (3, height, width))):
+            tensor = getattr(state, name)
+            if going_on and needed and (tensor is None or tuple(tensor.shape) != shape):
+                raise BadInputError(f"{name} is not of shape {shape}", where="chunk state",
+                                    hint="Delete it: the shot then begins anew")
+
+    def color(self) -> ColorStats:
+        """Colours of the shot's own first picture."""
+        return statistics(self._picture(0))
+
+    def latent(self, span: ChunkSpan, state: ChunkState | None) -> Tensor:
+        """Denoise a chunk → (16, T, h, w) float32."""
+        settings, shot, transformer = self._settings, self._shot, self._networks.transformer
+        last = None if state is None or state.last_frame is None else from_uint8(state.last_frame)
+        keyframes = settings.reference.keyframes(span, self._picture, last)
+        # A picture for all chunks is encoded at the longest, once; the codec is causal, so shorter ones begin alike.
+        encoded = self.spans[0].frames if settings.reference.constant else span.frames
+        y = self._conditioner.known(keyframes, encoded)[:, :span.latents]        # (20, T, h, w)
+        carried = state.context if state and settings.reference.carries else None
+        fixed = y[-LATENT_CHANNELS:, :1] if carried is None else carried.to(y)   # (16, Tc, h, w)
+        if fixed.shape[1] == span.latents:
+            return fixed  # nothing is left to denoise: a shot of one frame is its reference
+        conditions = self._conditioner.conditions(
+            settings.sampling.guidance.passes, keyframes[0], shot.audio.windows(span.start, span.frames))
+        noise = self._noise(shot.seed, span.index, (LATENT_CHANNELS, *y.shape[1:])).to(y)    # (16, T, h, w)
+        cache = settings.sampling.start_cache()
+
+        def velocity(x: Tensor, t: Tensor, which: Pass) -> Tensor:
+            condition = conditions[which]
+            masks = shot.masks if condition.persons > 1 else None                # (3, h, w)
+            v: Tensor = transformer(x[None], y[None], t[None], condition, masks, cache.of(which) if cache else None)
+            return v[0]                                                          # (16, T, h, w)
+
+        return denoise(velocity, noise, fixed, settings.sampling)
+
+    def pixels(
+        self,
+        latent: Tensor,  # (16, T, h, w)
+        color: ColorStats,
+    ) -> Iterator[Tensor]:
+        """Decode, and correct colours → (3, f, H, W) in [-1, 1] each, context frames included."""
+        for piece in self._networks.codec.decode(latent):                        # (3, f, H, W)
+            yield transfer(piece, color, self._settings.color)
+
+    def collect(
+        self,
+        span: ChunkSpan,
+        pieces: Iterable[Tensor],  # of (3, f, H, W)
+    ) -> tuple[NDArray[np.uint8], Tensor]:
+        """What leaves and what stays: new frames of the shot (F, H, W, 3), and the last ones made (3, ·, H, W)."""
+        wanted, done = min(span.frames, self._shot.frames - span.start), 0
+        seen = np.empty((wanted, *self._shot.size, 3), np.uint8)
+        last: Tensor | None = None
+        for piece in pieces:                                                     # (3, f, H, W)
+            end = min(done + piece.shape[1], wanted)
+            seen[done:end] = to_uint8(piece[:, :end - done])
+            last = (piece if last is None else torch.cat((last, piece), 1))[:, -self.shared:]    # (3, ≤ shared, H, W)
+            done += piece.shape[1]
+            if done >= wanted:
+                break  # the shot ends here: what follows would be thrown away
+        if last is None:
+            raise BadInputError("nothing came out of the codec", where=f"chunk {span.index}")
+        return seen[span.context:], last
+
+    def follow(
+        self,
+        span: ChunkSpan,
+        last: Tensor,  # (3, shared, H, W) in [-1, 1]
+        color: ColorStats,
+    ) -> ChunkState:
+        """The state after a chunk that ended with the frames `last`."""
+        reference, context, frame = self._settings.reference, None, None
+        if span.index + 1 < len(self.spans):
+            if reference.carries:
+                context = self._networks.codec.encode(last).float().cpu()        # (16, Tc, h, w)
+            if reference.follows:
+                frame = torch.from_numpy(to_uint8(last[:, -1:])[0]).permute(2, 0, 1).contiguous()  # (3, H, W)
+        return ChunkState(span.index + 1, self.fingerprint, color, context, frame)
+
+    def _picture(self, index: int) -> Tensor:
+        picture: Tensor = self._clamped(min(max(index, 0), self._shot.frames - 1))
+        if tuple(picture.shape) != (3, *self._shot.size):
+            raise BadInputError(f"picture {index} has shape {tuple(picture.shape)}", where="shot",
+                                hint=f"Give (3, {self._shot.size[0]}, {self._shot.size[1]})")
+        return picture
+
+
+def fingerprint(shot: Shot, settings: StreamSettings) -> bytes:
+    """SHA-256 of what a state belongs to: settings, length, size, seed and number of persons."""
+    told = (settings, shot.frames, tuple(shot.size), shot.seed, shot.audio.persons)
+    return hashlib.sha256(repr(told).encode()).digest()

@@ -1,8 +1,8 @@
-"""Files in and out, by PyAV: pictures by index, sound, and the finished MP4. Memory is flat however long they are."""
+"""Files of pictures and sound are read (PyAV): pictures by index, sound in blocks, with flat memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from infinitetalk.errors import BadInputError
@@ -23,8 +23,6 @@ THREADS = 2
 """Of every decoder and encoder, whatever the machine: the same input then gives the same bytes."""
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 """swscale's fast paths darken by up to two levels and differ between processors."""
-SOUND_RATE = 48_000
-"""Of the finished file."""
 MOST_PIXELS = 8192 * 8192
 """Of one picture: what is larger is no picture of people, but fills the memory."""
 RATES = tuple(map(Fraction, ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")))
@@ -38,7 +36,12 @@ Look = Callable[[NDArray[np.float32], int], None]
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def reading(path: Path) -> Iterator[Any]:
+    """Open a media file, with playlists and the network shut out.
+
+    Raises:
+        BadInputError: It cannot be opened, or what is read inside the block is broken.
+    """
     try:
         with av.open(f"file:{path}", metadata_errors="replace",
                      options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS}) as container:
@@ -64,9 +67,14 @@ class PictureReader:
         self.rate = Fraction(0)
         """Frames per second."""
         self._convert = VideoReformatter()
+        self._source: Iterator[Any] = iter(())
+        self._first = 0
+        self._size = (0, 0)
+        self._shown: Any = None
+        self._ahead: Any = None
 
     def __enter__(self) -> Self:
-        self._opened = _reading(self.path)
+        self._opened = reading(self.path)
         self._container = self._opened.__enter__()
         try:
             self._open()
@@ -85,13 +93,14 @@ class PictureReader:
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = THREADS
         self.rate = _rate(self._stream, self.path)
-        self._source: Iterator[Any] = self._decoded()
+        self._source = self._decoded()
         first = next(self._source, None)
         if first is None:
             raise BadInputError("has no pictures", where=str(self.path), hint="Check that the file plays")
         _check_picture(first, self.path)
         self._first = first.pts
         self._shown, self._ahead = first, next(self._source, None)
+        self._size = first.width, first.height
 
     def _decoded(self) -> Iterator[Any]:
         return (picture for picture in self._container.decode(self._stream) if picture.pts is not None)
@@ -111,7 +120,9 @@ class PictureReader:
         except av.error.FFmpegError as error:
             raise BadInputError(f"cannot be decoded at {float(time):.2f} s", where=str(self.path),
                                 hint="Check that the file is complete and plays") from error
-        _check_picture(self._shown, self.path)
+        if (self._shown.width, self._shown.height) != self._size:
+            raise BadInputError(f"changes its size at {float(time):.2f} s", where=str(self.path),
+                                hint="Export it again with one size throughout")
         return self._upright(self._shown)
 
     def _go(self, time: Fraction) -> None:
@@ -135,7 +146,8 @@ class PictureReader:
         width = round(picture.width * Fraction(self._stream.sample_aspect_ratio or 1))
         rgb = self._convert.reformat(picture, width=max(width, 1), height=picture.height, format="rgb24",
                                      interpolation=EXACT, threads=THREADS)
-        return np.ascontiguousarray(_turned(rgb.to_ndarray(), picture.side_data.get("DISPLAYMATRIX")))
+        pixels = np.asarray(rgb.to_ndarray(), np.uint8)
+        return np.ascontiguousarray(_turned(pixels, picture.side_data.get("DISPLAYMATRIX")))
 
 
 def _picture_stream(container: Any, path: Path) -> Any:
@@ -183,14 +195,14 @@ def _turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:
 # -- sound ------------------------------------------------------------------------------------------------------------
 
 
-def sound(path: Path, rate: int, layout: str, look: Look | None = None) -> Iterator[NDArray[np.float32]]:
+def sound(path: Path, rate: int, layout: str, look: Look | None = None) -> Generator[NDArray[np.float32]]:
     """A file's first (or default) sound track from its first sample on, in blocks of (C, n) in [-1, 1].
 
     Raises:
         BadInputError: No sound, or it cannot be decoded.
     """
-    with _reading(path) as container:
-        track = _sound_track(container, path)
+    with reading(path) as container:
+        track = sound_track(container, path)
         plain = av.AudioResampler(format="fltp")
         wanted = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         try:
@@ -200,149 +212,33 @@ def sound(path: Path, rate: int, layout: str, look: Look | None = None) -> Itera
                         look(recorded.to_ndarray(), recorded.sample_rate)
                     yield from (one.to_ndarray() for one in wanted.resample(recorded))
             yield from (one.to_ndarray() for one in wanted.resample(None))
-        except ValueError as error:  # FFmpeg's own errors are told by `_reading`
+        except ValueError as error:  # FFmpeg's own errors are told by `reading`
             if isinstance(error, av.error.FFmpegError):
                 raise
             raise BadInputError("changes its rate or its channels in the middle", where=str(path),
                                 hint="Convert it to WAV") from error
 
 
-def sound_rate(path: Path) -> int:
-    """Samples per second, as the file says.
+def sound_length(path: Path) -> Fraction | None:
+    """Seconds of sound by the header of an MP4: the track ends inside its last packet, which the decoder cannot know.
+
+    None for files that have no such header.
 
     Raises:
         BadInputError: No sound, or none that can be decoded.
     """
-    with _reading(path) as container:
-        return int(_sound_track(container, path).codec_context.sample_rate)
+    with reading(path) as container:
+        track = sound_track(container, path)
+        return track.duration * Fraction(track.time_base) if "mp4" in container.format.name and track.duration else None
 
 
-def _sound_track(container: Any, path: Path) -> Any:
+def sound_track(container: Any, path: Path) -> Any:
+    """The stream that is the sound: the default one.
+
+    Raises:
+        BadInputError: None can be decoded.
+    """
     tracks = [s for s in container.streams.audio if s.codec_context and s.codec_context.channels]
     if not tracks:
         raise BadInputError("has no sound that can be decoded", where=str(path), hint="Give a file with a sound track")
     return next((s for s in tracks if s.disposition & av.stream.Disposition.default), tracks[0])
-
-
-class Tap:
-    """A file's sound in stereo, taken in pieces of any length: silence before its place and after its end."""
-
-    def __init__(self, path: Path | None, lead: int = 0, length: int | None = None) -> None:
-        """`path`: None is silence. `lead`, `length`: samples at `SOUND_RATE` before it begins, and that it may last."""
-        self._blocks = sound(path, SOUND_RATE, _layout(path)) if path else iter(())
-        self._left, self._lead = length, lead
-        self._rest = np.zeros((2, 0), np.float32)
-
-    def take(self, count: int) -> NDArray[np.float32]:
-        """The next `count` samples: (2, count)."""
-        taken = np.zeros((2, count), np.float32)
-        at = min(self._lead, count)
-        self._lead -= at
-        while at < count and self._left != 0:
-            if not self._rest.shape[1]:
-                block = next(self._blocks, None)
-                if block is None:
-                    break
-                self._rest = np.broadcast_to(block, (2, block.shape[1]))[:, :self._left]
-                self._left = None if self._left is None else self._left - self._rest.shape[1]
-            piece = self._rest[:, :count - at]
-            taken[:, at:at + piece.shape[1]] = piece
-            self._rest = self._rest[:, piece.shape[1]:]
-            at += piece.shape[1]
-        return taken
-
-
-def _layout(path: Path) -> str:
-    """One channel stays as loud on both sides; more than two are mixed down."""
-    with _reading(path) as container:
-        return "mono" if _sound_track(container, path).codec_context.channels == 1 else "stereo"
-
-
-# -- the finished file ------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Any]:
-    """An MP4 that appears whole, under its name, or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with av.open(f"file:{partial}", "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"},
-                     ) as container:
-            yield container
-        partial.replace(path)
-    except av.error.FFmpegError as error:
-        raise BadInputError(f"cannot be written ({(error.strerror or 'no reason given').lower()})", where=str(path),
-                            hint="See that its folder is there and the disk has space") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_chunk(path: Path, frames: NDArray[np.uint8], rate: Fraction, crf: int = 16) -> None:
-    """Encode pictures into an MP4 of their own: H.264, 4:2:0, BT.709; the same bytes for the same pictures.
-
-    Args:
-        path: The file.
-        frames: (F, H, W, 3), RGB, even sides.
-        rate: Frames per second.
-        crf: x264's rate factor; lower is better.
-    """
-    with _writing(path) as container:
-        # x264's macroblock tree differs from run to run on AVX-512; without B-frames chunks join without a seam.
-        stream = container.add_stream("libx264", rate=rate, options={
-            "crf": str(crf), "preset": "medium", "bf": "0", "g": str(round(rate * 2)), "x264-params": "mbtree=0",
-            "flags": "+bitexact"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base, context.thread_count = 1 / rate, THREADS
-        context.color_primaries = context.color_trc = context.colorspace = 1
-        context.color_range = 1
-        for index, image in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-                format="yuv420p", interpolation=EXACT, dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG, threads=THREADS)
-            picture.pts, picture.time_base = index, 1 / rate
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-
-
-def join(chunks: Sequence[Path], taps: Sequence[Tap], out: Path, rate: Fraction) -> int:
-    """Make one MP4 of encoded chunks, as they are, and the sum of `taps` as AAC, as long as the picture to the sample.
-
-    Returns:
-        Frames written.
-    """
-    with _writing(out) as target:
-        with _reading(chunks[0]) as first:
-            picture = target.add_stream_from_template(first.streams.video[0])
-            headers = bytes(first.streams.video[0].codec_context.extradata)
-        picture.time_base = 1 / rate
-        voice = target.add_stream("aac", rate=SOUND_RATE, layout="stereo", options={"b": "192k", "flags": "+bitexact"})
-        number = heard = 0
-        for packet in _packets(chunks, headers):
-            packet.stream, packet.time_base = picture, 1 / rate
-            packet.pts, packet.dts, packet.duration = number, number, 1
-            target.mux(packet)
-            number += 1
-            until = round(number * SOUND_RATE / rate)
-            target.mux(voice.encode(_sound_frame(sum(tap.take(until - heard) for tap in taps), heard)))
-            heard = until
-        target.mux(voice.encode(None))
-    return number
-
-
-def _packets(chunks: Sequence[Path], headers: bytes) -> Iterator[Any]:
-    for chunk in chunks:
-        with _reading(chunk) as container:
-            stream = container.streams.video[0]
-            if bytes(stream.codec_context.extradata) != headers:
-                raise BadInputError("was encoded in another way than the chunks before it", where=str(chunk),
-                                    hint="Begin anew: remove the folder of the state")
-            yield from (packet for packet in container.demux(stream) if packet.size)
-
-
-def _sound_frame(samples: Any, start: int) -> Any:
-    """(2, n) as a frame that begins at sample `start`."""
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1).astype(np.float32), format="fltp", layout="stereo")
-    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, start, Fraction(1, SOUND_RATE)
-    return frame

@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm, linear
 from infinitetalk.attention import attend
 from infinitetalk.conditions import Condition, KeysValues
 from infinitetalk.config import TransformerConfig
-from infinitetalk.rope import Rope3d, Tables, rotate_1d
+from infinitetalk.rope import Rope3d, rotate_1d
 from infinitetalk.speakers import key_positions, label_positions, reference_map
 
 
@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):  # type: ignore[misc]
     def queries_keys(
         self,
         x: Tensor,  # (B, N, D)
-        tables: Tables,
+        tables: Tensor,  # (N, 1, d/2, 2)
     ) -> tuple[Tensor, Tensor]:  # (B, N, A, d) twice
         """Queries and keys with their positions."""
         q, k = self.norm_q(self.q(x)), self.norm_k(self.k(x))  # (B, N, D)
@@ -61,7 +61,7 @@ class SelfAttention(nn.Module):  # type: ignore[misc]
     def forward(
         self,
         x: Tensor,  # (B, N, D)
-        tables: Tables,
+        tables: Tensor,  # (N, 1, d/2, 2)
         masks: Tensor | None,  # (3, S) bool
     ) -> tuple[Tensor, Tensor | None]:  # (B, N, D), (B, 3, N) float32
         """Attend, and with masks tell also how each token attends to the persons."""
@@ -169,7 +169,7 @@ class Block(nn.Module):  # type: ignore[misc]
         self,
         x: Tensor,  # (B, N, D)
         time: Tensor,  # (B, 6, D) float32
-        tables: Tables,
+        tables: Tensor,  # (N, 1, d/2, 2)
         layer: int,
         condition: Condition,
         masks: Tensor | None,  # (3, S) bool
@@ -185,7 +185,7 @@ class Block(nn.Module):  # type: ignore[misc]
         self,
         x: Tensor,  # (B, N, D)
         time: Tensor,  # (B, 6, D) float32
-        tables: Tables,
+        tables: Tensor,  # (N, 1, d/2, 2)
         text: KeysValues,
         image: KeysValues,
         audio: KeysValues,

@@ -7,6 +7,7 @@ the names of the published files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,11 @@ class Transformer(nn.Module):  # type: ignore[misc]
     def device(self) -> torch.device:
         """Where it computes."""
         return self.patch_embedding.weight.device
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile what the blocks compute, once for all of them as they are equal; options are `torch.compile`'s."""
+        for block in self.blocks:
+            block.step = torch.compile(block.step, **options)
 
     def embed_text(
         self,

@@ -71,7 +71,7 @@ def forward_flops(config: TransformerConfig, latent: LatentShape, persons: int =
         linear=2 * tokens * layers * (4 * width**2 + 2 * width**2 + 2 * width**2 + 2 * width * config.ffn_dim),
         self_attention=4 * tokens**2 * width * layers,
         cross_attention=4 * tokens * (pictures + audio) * width * layers,
-        speakers=2 * tokens * latent.frame_tokens * width * layers if persons > 1 else 0,
+        speakers=4 * tokens * latent.frame_tokens * width * layers if persons > 1 else 0,
         ends=_ends(config, tokens),
         keys_values=4 * layers * width * (pictures * width + latent.frames * audio * config.audio_dim))
 

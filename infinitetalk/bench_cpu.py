@@ -1,0 +1,172 @@
+"""A forward beside its own bare matrix products, on the CPU.
+
+Times drift more between runs than what is to be seen, so the two are measured in turns in one process, and only the
+ratio of neighbours counts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from infinitetalk.bench_network import inputs, random_network
+from infinitetalk.config import TransformerConfig
+from infinitetalk.shapes import LatentShape, PixelShape
+
+SMALL = TransformerConfig(dim=512, ffn_dim=2048, num_heads=8, num_layers=4, text_dim=512, clip_dim=256,
+                          audio_layers=2, audio_channels=64, audio_hidden=64)
+"""Heads as wide as a CPU likes them; a network that one core runs in about a second."""
+
+SMALL_PIXELS = PixelShape(frames=29, height=256, width=256)
+"""2048 tokens."""
+
+GOAL = 1.25
+"""A forward may take this much longer than its matrix products and attention alone."""
+
+MOST_SPREAD = 0.2
+"""Interquartile range ÷ median above which a series says nothing."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A series of paired times."""
+
+    what: str
+    median: float
+    """Of the ratios of neighbours, ours ÷ bare."""
+    low: float
+    high: float
+    """Quartiles of the ratios."""
+    pairs: int
+    ours_s: float
+    bare_s: float
+    load: float
+    """Processes that wanted a core meanwhile (mean over a minute)."""
+    threads: int
+
+    @property
+    def steady(self) -> bool:
+        """Whether the machine was quiet enough to judge."""
+        return (self.high - self.low) / self.median <= MOST_SPREAD
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        if not self.steady:
+            return f"not judged: the machine was too busy (spread {(self.high - self.low) / self.median:.2f})"
+        return f"{'within' if self.median <= GOAL else 'above'} the goal of {GOAL}"
+
+
+def compare(what: str, ours: Callable[[], object], bare: Callable[[], object], pairs: int, threads: int) -> Comparison:
+    """Time two functions in turns, each first in every other pair, after one warm-up of each."""
+    times: list[tuple[float, float]] = []
+    with _threads(threads):
+        _seconds(ours), _seconds(bare)
+        for pair in range(pairs):
+            if pair % 2:
+                second, first = _seconds(bare), _seconds(ours)
+            else:
+                first, second = _seconds(ours), _seconds(bare)
+            times.append((first, second))
+    low, median, high = statistics.quantiles([one / other for one, other in times], n=4, method="inclusive")
+    mine, others = zip(*times, strict=True)
+    return Comparison(what, median, low, high, pairs, statistics.median(mine), statistics.median(others),
+                      os.getloadavg()[0], threads)
+
+
+def compare_forward(dtype: torch.dtype = torch.float32, *, config: TransformerConfig = SMALL,
+                    pixels: PixelShape = SMALL_PIXELS, pairs: int = 15, threads: int = 2) -> Comparison:
+    """A forward of the transformer, its conditions seen before, against `bare_products`.
+
+    Args:
+        dtype: Type of the weights.
+        config: Sizes of the network.
+        pixels: What it denoises.
+        pairs: Length of the series, at least 2.
+        threads: Cores used by both.
+    """
+    latent = pixels.latent
+    with torch.inference_mode():
+        ours, bare = forward_of(config, latent, dtype), bare_products(config, latent, dtype)
+        name = str(dtype).removeprefix("torch.")
+        return compare(f"forward ÷ bare products, {name}, {latent.tokens} tokens", ours, bare, pairs, threads)
+
+
+def forward_of(config: TransformerConfig, latent: LatentShape, dtype: torch.dtype) -> Callable[[], Tensor]:
+    """A forward of a network with seeded random weights on the CPU."""
+    device = torch.device("cpu")
+    network = random_network(config, device, dtype)
+    x, y, t, condition = inputs(network, config, latent, device, dtype)
+    return lambda: network(x, y, t, condition)
+
+
+def bare_products(config: TransformerConfig, latent: LatentShape, dtype: torch.dtype) -> Callable[[], None]:
+    """The matrix products and attentions of a forward on the same shapes, and nothing between them."""
+    width, heads, tokens, frame = config.dim, config.num_heads, latent.tokens, latent.frame_tokens
+    patch = 4 * config.in_dim
+    shapes = [(patch, width), *[(width, width)] * 8, (width, config.ffn_dim), (config.ffn_dim, width)]
+    states = {size: torch.randn(1, tokens, size, dtype=dtype) for size in (patch, width, config.ffn_dim)}
+    weights = [[torch.randn(out, size, dtype=dtype) / math.sqrt(size) for size, out in shapes[1:]]
+               for _ in range(config.num_layers)]
+    ends = torch.randn(width, patch, dtype=dtype), torch.randn(4 * config.out_dim, width, dtype=dtype)
+
+    def head_states(batch: int, length: int) -> Tensor:
+        return torch.randn(batch, heads, length, config.head_dim, dtype=dtype)
+
+    attentions = [(head_states(1, tokens), head_states(1, keys)) for keys in (tokens, config.text_len,
+                                                                              config.clip_tokens)]
+    attentions.append((head_states(latent.frames, frame), head_states(latent.frames, config.audio_tokens)))
+
+    def run() -> None:
+        functional.linear(states[patch], ends[0])
+        for layer in weights:
+            for weight in layer:
+                functional.linear(states[weight.shape[1]], weight)
+            for queries, keys in attentions:
+                functional.scaled_dot_product_attention(queries, keys, keys)
+        functional.linear(states[width], ends[1])
+
+    return run
+
+
+def measure_cpu(pairs: int = 21, threads: int = 2) -> dict[str, Any]:
+    """Every comparison this CPU can make, as plain JSON."""
+    kinds = [torch.float32, *([torch.bfloat16] if has_bfloat16() else [])]
+    found = [compare_forward(kind, pairs=pairs, threads=threads) for kind in kinds]
+    skipped = {} if has_bfloat16() else {"bfloat16": "this CPU has no instructions for it"}
+    return {"device": "cpu", "machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
+            "comparisons": [{**asdict(one), "steady": one.steady, "verdict": one.verdict} for one in found],
+            "skipped": skipped}
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself."""
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(probe() for probe in probes if probe is not None)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

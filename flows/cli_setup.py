@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,8 +15,11 @@ from flows.settings import load_settings
 from flows.show import MARKS, Terminal, pulling, stderr
 from models.errors import InfinidubError
 
-Names = Annotated[list[str] | None, typer.Argument(help="Names in models.lock; all that the chosen engines need,"
-                                                        " unless given.", show_default=False)]
+if TYPE_CHECKING:
+    from models.weights import WeightStore
+
+Names = Annotated[list[str] | None, typer.Argument(help="Names in models.lock, of entries or groups; all that the"
+                                                        " chosen engines need, unless given.", show_default=False)]
 
 
 def models_list(config: Config = None, as_json: Json = False) -> int:
@@ -25,16 +28,26 @@ def models_list(config: Config = None, as_json: Json = False) -> int:
 
     settings = load_settings(config)
     store = WeightStore(settings.weights, mirror=settings.weights_mirror)
-    rows = [{"name": name, "present": store.present(name), "size": store.entry(name).size,
-             "licence": store.entry(name).licence, "folder": str(settings.weights / name)} for name in store.names()]
+    rows = [_row(store, name) for name in (*store.names(), *store.groups)]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("", "name", "MB", "licence"):
+    for title in ("", "name", "MB", "licence", ""):
         table.add_column(title, justify="right" if title == "MB" else "left")
     for row in rows:
-        table.add_row(MARKS["done" if row["present"] else "waiting"], str(row["name"]),
-                      f"{int(str(row['size'])) / 1e6:.0f}", str(row["licence"]))
+        size = f"{row['size'] / 1e6:.0f}" + (" + ?" if row["unlocked"] else "")
+        note = " + ".join(row["entries"]) or ("hashes are locked at first use" if row["unlocked"] else "")
+        table.add_row(MARKS["done" if row["present"] else "waiting"], row["name"], size, row["licence"], note)
     answer(as_json, {"weights": rows}, table)
     return 0
+
+
+def _row(store: WeightStore, name: str) -> dict[str, Any]:
+    """An entry, or a group with the names of its own; `unlocked`: hashes and sizes are known after the first pull."""
+    inside, group = store.expand([name]), name in store.groups
+    entries = [store.entry(one) for one in inside]
+    return {"name": name, "present": all(map(store.present, inside)), "size": sum(entry.size for entry in entries),
+            "unlocked": any(entry.unlocked for entry in entries), "entries": list(inside) if group else [],
+            "licence": ", ".join(dict.fromkeys(entry.licence for entry in entries)),
+            "folder": "" if group else str(store.root / name)}
 
 
 def models_pull(names: Names = None, config: Config = None, as_json: Json = False) -> int:
@@ -44,9 +57,11 @@ def models_pull(names: Names = None, config: Config = None, as_json: Json = Fals
     settings = load_settings(config)
     store = WeightStore(settings.weights, mirror=settings.weights_mirror)
     pulled = []
-    for name in names or needed_weights(config):
+    for name in store.expand(names or needed_weights(config)):
         if not store.present(name):
-            stderr.print(f"pulling {name} ({store.entry(name).size / 1e6:.0f} MB)", highlight=False)
+            size = store.entry(name).size
+            told = ", and what the hub tells" if store.entry(name).unlocked else ""
+            stderr.print(f"pulling {name} ({size / 1e6:.0f} MB{told})", highlight=False)
         with pulling(name) as report:
             pulled.append({"name": name, "folder": str(store.pull(name, report))})
     answer(as_json, {"weights": pulled}, "\n".join(f"{MARKS['done']} {one['name']}  {one['folder']}" for one in pulled))
@@ -60,7 +75,7 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
     settings = load_settings(config)
     store = WeightStore(settings.weights, mirror=settings.weights_mirror)
     results, code = [], 0
-    for name in names or [name for name in store.names() if store.present(name)]:
+    for name in store.expand(names or [name for name in store.names() if store.present(name)]):
         try:
             store.verify(name)
             results.append({"name": name, "ok": True, "error": ""})

@@ -34,8 +34,7 @@ def check_engine(space: Workspace, port: str, name: str) -> None:
     lack = missing(port, name, options)
     if lack:
         raise SetupError(lack, where=f"{port} {name}")
-    for weights in adapter(port, name).required_weights(options):
-        space.weights.folder(weights)
+    space.weights.need(adapter(port, name).required_weights(options))
 
 
 def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:

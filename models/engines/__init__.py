@@ -11,9 +11,10 @@ from importlib import import_module
 
 from models.engines.options import read_options
 from models.errors import InputError, SetupError
+from models.lockfile import LOCK
 from models.ports import Engine, EngineHome
 from models.records import EngineRef, Scalar
-from models.weights import LOCK, WeightStore
+from models.weights import WeightStore
 
 ENGINES: dict[str, dict[str, str]] = {
     "recognizer": {

@@ -22,21 +22,20 @@ class Tokens:
 
     states: Tensor
     """(B, K, ·) for text and image; (B, T, K, ·) for audio, K tokens beside each latent frame."""
-    _kept: dict[tuple[int, str], KeysValues] = field(default_factory=dict, repr=False)
+    _kept: dict[int, KeysValues] = field(default_factory=dict, repr=False)
 
-    def keys_values(self, layer: int, project: Callable[[Tensor], KeysValues], kind: str = "") -> KeysValues:
+    def keys_values(self, layer: int, project: Callable[[Tensor], KeysValues]) -> KeysValues:
         """What `project` makes of the states for a layer, computed once.
 
         Args:
             layer: Index of the block.
             project: States → keys and values.
-            kind: Tells projections of the same layer apart.
         """
-        if (layer, kind) in self._kept:
-            return self._kept[layer, kind]
+        if layer in self._kept:
+            return self._kept[layer]
         made = project(self.states)
         if not made[0].requires_grad:  # a graph can be walked back only once
-            self._kept[layer, kind] = made
+            self._kept[layer] = made
         return made
 
 

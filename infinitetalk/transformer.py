@@ -221,6 +221,9 @@ class Transformer(nn.Module):  # type: ignore[misc]
         if x.shape[3] % PATCH or x.shape[4] % PATCH:
             raise BadInputError(f"{x.shape[3]}×{x.shape[4]} is not even", where="latents",
                                 hint="Pixels must be multiples of 16")
+        videos = {len(one.states) for one in (condition.text, condition.image, condition.audio)}
+        if videos != {len(x)}:
+            raise BadInputError(f"it is of {sorted(videos)} videos, the latent of {len(x)}", where="condition")
         audio = tuple(condition.audio.states.shape[:3])
         heard = (x.shape[0], x.shape[2], condition.persons * self.config.audio_tokens)
         if audio != heard:

@@ -1,4 +1,4 @@
-"""Published tensors → a network of a library: renamed, checked by name and shape, and laid in without a copy."""
+"""Published tensors → a network of a library: renamed, checked by name and shape, and laid in."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fill(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Lay published tensors into a network, and freeze it.
+    """Lay copies of published tensors into a network, and freeze it.
 
     Args:
         network: A `torch.nn.Module`; what its parameters held is dropped.
@@ -68,7 +68,8 @@ def fill(
     if any(faults.values()):
         raise BadWeightsError("; ".join(_listed(kind, names) for kind, names in faults.items() if names),
                               where=where, hint=HINT)
-    moved = {name: state[name].to(device=device, dtype=dtype) for name in wanted}  # tied tensors are moved once
+    # Copied, since what is mapped from a file would follow the file; once each, since some are used twice.
+    moved = {name: state[name].to(device=device, dtype=dtype, copy=True) for name in wanted}
     network.load_state_dict({name: _piece(moved[each.name], each).reshape(shapes[name])
                              for name, each in sources.items()}, assign=True)
     network.eval().requires_grad_(False)

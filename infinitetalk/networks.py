@@ -52,5 +52,5 @@ class Networks:
     @property
     def device(self) -> torch.device:
         """Where latents are denoised; blocks may lie elsewhere between their turns."""
-        device: torch.device = self.transformer.patch_embedding.weight.device
+        device: torch.device = self.transformer.device
         return device

@@ -49,7 +49,7 @@ def assign(
 
     Args:
         heard: Where each of those is who speak, None if unknown. Two without regions are taken as left and right.
-        seen: Where those are who are seen and not heard.
+        seen: Where those are who are seen and not heard; what is cut off when the picture is fitted does not count.
         source: (H, W) of the source picture.
         size: (H, W) that is generated.
 
@@ -70,8 +70,10 @@ def assign(
     masks = [region_mask(one, source) for one in known]                          # (H, W) each
     if len(known) == 2:
         return Cast((0, 1), person_masks(masks[0], masks[1], size))
-    others = torch.stack([region_mask(one, source) for one in seen]).any(0)      # (H, W)
-    return Cast((0, None), person_masks(masks[0], others & ~masks[0], size))
+    others = torch.stack([region_mask(one, source) for one in seen]).any(0) & ~masks[0]      # (H, W)
+    if not fit_mask(others[None], size).any():
+        return Cast((0,), None)
+    return Cast((0, None), person_masks(masks[0], others, size))
 
 
 def person_masks(

@@ -30,7 +30,7 @@ MOST_CLIPPED = 0.05
 """Share of samples that may be cut off. Speech reaches it when it is recorded 11 to 16 dB too loud (pauses included,
 peaks 18 to 23 dB above the mean); loud modern music lies below a tenth of it."""
 
-IMAGES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
+IMAGES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 LEAST_SIDE = 16
 """Pixels; one token of the transformer."""
 LONGEST = 8

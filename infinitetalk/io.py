@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -133,14 +133,17 @@ class PictureReader:
             self._shown, self._ahead = self._ahead, next(self._source, None)
 
     def _seek(self, time: Fraction) -> None:
-        """Show a picture at or before `time`: the key frame's, or the first where none is found."""
-        for at in (time, Fraction(0)):
-            self._container.seek(self._first + int(at / self._stream.time_base), stream=self._stream, backward=True)
+        """Show a picture at or before `time`: the key frame's; where none is found, begin anew."""
+        shown = None
+        with suppress(av.error.FFmpegError):  # a container without index
+            self._container.seek(self._first + int(time / self._stream.time_base), stream=self._stream, backward=True)
             self._source = self._decoded()
             shown = next(self._source, None)
-            if shown is not None and self._seconds(shown) <= time:
-                break
-        self._shown, self._ahead = shown or self._shown, next(self._source, None)
+        if shown is not None and self._seconds(shown) <= time:
+            self._shown, self._ahead = shown, next(self._source, None)
+        else:
+            self.__exit__(None, None, None)
+            self.__enter__()
 
     def _upright(self, picture: Any) -> NDArray[np.uint8]:
         width = round(picture.width * Fraction(self._stream.sample_aspect_ratio or 1))

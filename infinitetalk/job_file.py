@@ -83,10 +83,10 @@ def _persons(told: dict[str, Any], where: str) -> tuple[str, ...]:
 def _path(value: object, folder: Path, where: str) -> Path:
     text = _text(value, where)
     try:
-        path = (folder / text).resolve()
-    except (OSError, RuntimeError) as error:  # loops of links
-        raise BadInputError("cannot be followed", where=where) from error
-    if not text or not text.isprintable() or not path.is_relative_to(folder):
+        path = (folder / text).resolve() if text and text.isprintable() else None
+    except (OSError, RuntimeError) as error:  # loops of links, names that are too long
+        raise BadInputError("cannot be followed", where=where, hint="Name a file") from error
+    if path is None or not path.is_relative_to(folder):
         raise BadInputError(f"{text[:80]!r} is no path inside {folder}", where=where,
                             hint="Put the file there, or name the folder that paths count from")
     return path
@@ -94,13 +94,13 @@ def _path(value: object, folder: Path, where: str) -> Path:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise BadInputError("must be text", where=where)
+        raise BadInputError("must be text", where=where, hint="Put it in quotes")
     return value
 
 
 def _order(told: dict[str, Any], speakers: int, path: Path) -> Order:
     value = told.get("audio_type", "para" if speakers == 1 else None)
-    if value not in {"para", "add"}:
+    if value not in ("para", "add"):
         raise BadInputError(f"{str(value)[:60]!r} is no way to combine two tracks", where=f"{path}: audio_type",
                             hint="para: both at once; add: first person1, then person2")
     return "add" if value == "add" else "para"

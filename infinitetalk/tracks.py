@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from infinitetalk.audio import SAMPLE_RATE
+from infinitetalk.audio import SAMPLE_RATE, normalise_loudness
 from infinitetalk.errors import BadInputError
 from infinitetalk.inputs import SoundCheck
 from infinitetalk.io import sound, sound_length
@@ -30,6 +30,7 @@ class Track:
 
     path: Path | None
     samples: NDArray[np.float32]  # (M,) at 16 kHz
+    """As loud as the network is used to: for its ears alone."""
     lead: Fraction
     """Seconds of silence before it."""
     seconds: Fraction
@@ -72,7 +73,7 @@ def _hear(path: Path, most: Fraction | None) -> Track:
                             hint="Dub it in parts, or bound the frames")
     told = sound_length(path)
     seconds = told if told and 0 < check.seconds - told < LEAD else check.seconds
-    return Track(path, np.concatenate(blocks), Fraction(0), seconds)
+    return Track(path, normalise_loudness(np.concatenate(blocks)), Fraction(0), seconds)
 
 
 def fitted(track: Track, length: int) -> NDArray[np.float32]:

@@ -18,6 +18,8 @@ from infinitetalk.io import EXACT, THREADS, reading, sound, sound_track
 
 SOUND_RATE = 48_000
 """Samples per second of the finished file."""
+CONTAINER = {"fflags": "+bitexact", "movflags": "+faststart", "movie_timescale": str(SOUND_RATE)}
+"""Edit lists count in the movie's time scale: at the usual 1000 sound would end up to a millisecond early."""
 
 
 class Tap:
@@ -59,8 +61,7 @@ def _writing(path: Path) -> Iterator[Any]:
     """An MP4 that appears whole, under its name, or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with av.open(f"file:{partial}", "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"},
-                     ) as container:
+        with av.open(f"file:{partial}", "w", format="mp4", options=CONTAINER) as container:
             yield container
         partial.replace(path)
     except av.error.FFmpegError as error:
@@ -118,7 +119,7 @@ def join(chunks: Sequence[Path], taps: Sequence[Tap], out: Path, rate: Fraction)
             target.mux(packet)
             number += 1
             until = round(number * SOUND_RATE / rate)
-            target.mux(voice.encode(_sound_frame(sum(tap.take(until - heard) for tap in taps), heard)))
+            target.mux(voice.encode(_sound_frame(_mixed(taps, until - heard), heard)))
             heard = until
         target.mux(voice.encode(None))
     return number
@@ -134,8 +135,16 @@ def _packets(chunks: Sequence[Path], headers: bytes) -> Iterator[Any]:
             yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def _sound_frame(samples: Any, start: int) -> Any:
+def _mixed(taps: Sequence[Tap], count: int) -> NDArray[np.float32]:
+    """The sum of the taps' next samples, (2, count)."""
+    mixed = np.zeros((2, count), np.float32)
+    for tap in taps:
+        mixed += tap.take(count)
+    return np.clip(mixed, -1, 1)
+
+
+def _sound_frame(samples: NDArray[np.float32], start: int) -> Any:
     """(2, n) as a frame that begins at sample `start`."""
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1).astype(np.float32), format="fltp", layout="stereo")
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, start, Fraction(1, SOUND_RATE)
     return frame

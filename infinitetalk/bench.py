@@ -18,8 +18,10 @@ from infinitetalk.bench_cpu import measure_cpu
 from infinitetalk.bench_gpu import GpuPlan, measure_gpu
 from infinitetalk.errors import BadInputError
 
+PAIRS, FEWEST = 21, 2
 
-def bench(device: str = "auto", out: Path | None = None, say: Callable[[str], object] = str,
+
+def bench(device: str = "auto", out: Path | None = None, say: Callable[[str], object] = str, *, pairs: int = PAIRS,
           ) -> tuple[dict[str, Any], str]:
     """Measure the engine on a device.
 
@@ -27,17 +29,20 @@ def bench(device: str = "auto", out: Path | None = None, say: Callable[[str], ob
         device: cpu, cuda, cuda:N, or auto: a GPU if there is one.
         out: Folder for engine-cpu.json and .md, or engine-gpu.json and .md; None: nothing is written.
         say: Is told what is measured now.
+        pairs: Length of a series on the CPU.
 
     Returns:
         The figures as plain JSON, and as a Markdown table.
 
     Raises:
-        BadInputError: There is no such device.
+        BadInputError: There is no such device, or the series would be too short to say anything.
     """
     where = _device(device)
+    if pairs < FEWEST:
+        raise BadInputError(f"{pairs} pairs say nothing", where="--pairs", hint=f"Take {PAIRS}, or {FEWEST} at least")
     stem = None if out is None else out / f"engine-{'gpu' if where.type == 'cuda' else 'cpu'}"
     if where.type != "cuda":
-        figures = measure_cpu()
+        figures = measure_cpu(pairs)
         _write(stem, figures, cpu_table(figures))
         return figures, cpu_table(figures)
     figures = measure_gpu(GpuPlan(device=where), say, lambda so_far: _write(stem, so_far, gpu_table(so_far)))

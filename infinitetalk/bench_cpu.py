@@ -140,10 +140,10 @@ def bare_products(config: TransformerConfig, latent: LatentShape, dtype: torch.d
     return run
 
 
-def measure_cpu(pairs: int = 21, threads: int = 2) -> dict[str, Any]:
+def measure_cpu(pairs: int, threads: int = 2, pixels: PixelShape = SMALL_PIXELS) -> dict[str, Any]:
     """Every comparison this CPU can make, as plain JSON."""
     kinds = [torch.float32, *([torch.bfloat16] if has_bfloat16() else [])]
-    found = [compare_forward(kind, pairs=pairs, threads=threads) for kind in kinds]
+    found = [compare_forward(kind, pixels=pixels, pairs=pairs, threads=threads) for kind in kinds]
     skipped = {} if has_bfloat16() else {"bfloat16": "this CPU has no instructions for it"}
     return {"device": "cpu", "machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
             "comparisons": [{**asdict(one), "steady": one.steady, "verdict": one.verdict} for one in found],

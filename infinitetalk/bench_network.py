@@ -39,7 +39,7 @@ def inputs(network: Transformer, config: TransformerConfig, latent: LatentShape,
     Returns:
         x (1, 16, T, h, w), y (1, 20, T, h, w), t (1,) and the condition.
     """
-    draw = torch.Generator(device).manual_seed(1)
+    draw = None if device.type == "meta" else torch.Generator(device).manual_seed(1)
 
     def noise(*shape: int, kind: torch.dtype = dtype) -> Tensor:
         return torch.randn(shape, generator=draw, device=device, dtype=kind)

@@ -20,6 +20,7 @@ import torch
 
 from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadInputError, BadWeightsError
+from infinitetalk.pictures import Which
 from infinitetalk.weights import AGAIN, StoredTensor, assemble, load_torch, open_tensors, shards
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ class Files:
         found = base or next((name for name in BASES if (folder / name).is_dir()), BASES[0])
         return cls(wan=folder / found, overlay=folder / "InfiniteTalk" / variant / "infinitetalk.safetensors",
                    wav2vec=folder / "chinese-wav2vec2-base", variant=variant)
+
+    @property
+    def size_class(self) -> Which:
+        """What size the base was trained at, by the name of its folder."""
+        return "720" if "720" in self.wan.name else "480"
+
+    @property
+    def persons(self) -> int:
+        """How many the weights can tell apart."""
+        return 2 if self.variant == "multi" else 1
 
     @property
     def base(self) -> Path:

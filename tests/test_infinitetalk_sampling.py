@@ -21,7 +21,7 @@ from infinitetalk.lora import merge_lora
 from infinitetalk.quant import FP8, Fp8Linear, quantise
 from infinitetalk.sampling import PRESETS, SHIFTS, Sampling, Velocity, denoise, preset
 from infinitetalk.schedule import add_noise, timesteps
-from infinitetalk.teacache import POLYNOMIALS, TeaCache
+from infinitetalk.teacache import POLYNOMIALS, TeaCache, polynomial_at
 from infinitetalk.transformer import Transformer, sinusoid
 from infinitetalk.weights import original_to_diffusers
 from tests.golden import Golden, distance, golden, read
@@ -66,6 +66,13 @@ def test_a_schedule_falls_from_noise_to_data_and_a_shift_stays_longer_near_noise
         assert (times[1:] < times[:-1]).all()
     assert torch.allclose(even[:-1].diff(), torch.tensor(-999 / 7), atol=1e-3)
     assert (shifted[1:-1] > even[1:-1]).all()
+
+
+def test_noise_takes_the_straight_way() -> None:
+    clean, noise = random(16, 2, 4, 4), random(16, 2, 4, 4, seed=1)
+    assert torch.equal(add_noise(clean, noise, torch.tensor(0.0)), clean)
+    assert torch.equal(add_noise(clean, noise, torch.tensor(1000.0)), noise)
+    assert distance(add_noise(clean, noise, torch.tensor(250.0)), 0.75 * clean + 0.25 * noise) < TOLERANCE
 
 
 # Guidance
@@ -299,6 +306,21 @@ def test_a_role_reuses_its_own_residual_whatever_the_others_do() -> None:
     assert all(used[role] % 10 == place for used in three for place, role in enumerate((FULL, TEXTLESS, BARE)))
 
 
+def test_relative_changes_add_up_until_the_threshold() -> None:
+    cache = TeaCache(0.25, (1.0, 0.0), warm_up=1).of(FULL)
+    computed = []
+    for step in range(10):  # each signal is 1.1 times the one before it
+        computed.append(cache.reuse(torch.tensor([1.1**step, -(1.1**step)])) is None)
+        cache.keep(torch.tensor(step))
+    assert computed == [True, False, False, True, False, False, True, False, False, True]
+
+
+def test_a_polynomial_begins_with_its_highest_degree() -> None:
+    assert polynomial_at((1.0, 2.0, 3.0), 2.0) == 11
+    assert all(len(coefficients) == 5 for coefficients in POLYNOMIALS.values())
+    assert POLYNOMIALS.keys() == SHIFTS.keys()
+
+
 def test_the_faster_the_signal_moves_the_more_is_computed() -> None:
     computed = [used[FULL] // 10 == step for step, used in enumerate(cached_steps((FULL,)))]
     assert sum(computed[4:17]) < sum(computed[17:])
@@ -379,6 +401,14 @@ def test_factors_of_a_convolution_may_be_convolutions_too() -> None:
                         "patch_embedding.lora_down.weight": down.reshape(-1, *kernel)}, 1.0)
     assert torch.equal(flat.patch_embedding.weight, shaped.patch_embedding.weight)
     assert distance(flat.patch_embedding.weight, pristine()["patch_embedding.weight"]) > 0.01
+
+
+@pytest.mark.parametrize(("alpha", "use_alpha", "rate"), [(8.0, True, 2.0), (8.0, False, 1.0), (None, True, 1.0)])
+def test_alpha_counts_unless_it_is_left_out(alpha: float | None, use_alpha: bool, rate: float) -> None:
+    up, down = random(8, 4), random(4, 8, seed=1)
+    lora, state = {"a.lora_B.weight": up, "a.lora_A.weight": down}, {"a.weight": torch.zeros(8, 8)}
+    merge_lora(state, lora if alpha is None else lora | {"a.alpha": torch.tensor(alpha)}, 0.5, use_alpha)
+    assert distance(state["a.weight"], 0.5 * rate * up @ down) < TOLERANCE
 
 
 def test_bf16_weights_are_rounded_once() -> None:

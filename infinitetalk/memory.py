@@ -121,12 +121,12 @@ def keys_values_bytes(config: TransformerConfig, size: PixelShape, persons: int 
 def forward_bytes(config: TransformerConfig, size: PixelShape, dtype: torch.dtype = torch.bfloat16) -> int:
     """Activations at the largest moment of one forward."""
     narrow: int = dtype.itemsize
-    width = size.latent.tokens * config.dim
+    tokens, dim = size.latent.tokens, config.dim
     turning = 6 * narrow + 3 * 4  # queries and keys are turned in float32
-    feeding = 5 * narrow + 2 * narrow * config.ffn_dim / config.dim
-    angles = size.latent.tokens * config.head_dim * 4
-    timestep = 4 * 6 * config.dim**2 + 4 * width  # its projection computes in float32
-    return max(int(width * max(turning, feeding)) + angles, timestep)
+    feeding = 5 * narrow + 2 * narrow * config.ffn_dim / dim
+    latents, angles = 16 * (config.in_dim + 4), 4 * config.head_dim
+    timestep = 24 * dim**2 * (narrow < 4) + 4 * tokens * dim  # its projection computes in float32
+    return max(tokens * (int(dim * max(turning, feeding)) + latents + angles), timestep) + 100 * dim
 
 
 def work_bytes(config: TransformerConfig, size: PixelShape, dtype: torch.dtype = torch.bfloat16) -> int:

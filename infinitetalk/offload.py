@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate, chain
 from typing import Any
 
@@ -51,8 +50,6 @@ class _Slot:
         """Which visitor is in it, or on its way."""
         self.filled: Any = None
         """Event on the copy stream: the block is there."""
-        self.read: Any = None
-        """Event on the compute stream: nothing that was asked for needs what is in it."""
 
 
 class BlockOffload:
@@ -86,6 +83,8 @@ class BlockOffload:
         """Undo it, but for what moved to the device; the blocks that visited are in host memory."""
         for hook in self._hooks:
             hook.remove()
+        if self._stream is not None:
+            self._stream.synchronize()  # a copy may be on its way into a slot
         for block in self._blocks:
             block.look_at(block.host)
         self._slots.clear()
@@ -115,9 +114,9 @@ class BlockOffload:
         if self._stream is None:
             target.copy_(source)
             return slot
-        slot.read = torch.cuda.current_stream(self.device).record_event()
+        asked_for = torch.cuda.current_stream(self.device).record_event()
         with torch.cuda.stream(self._stream):
-            self._stream.wait_event(slot.read)
+            self._stream.wait_event(asked_for)
             target.copy_(source, non_blocking=True)
             slot.filled = self._stream.record_event()
         return slot
@@ -136,16 +135,3 @@ def _move_all_but(module: nn.Module, kept: str, device: torch.device) -> None:
             child.to(device)
     for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False)):
         tensor.data = tensor.data.to(device)
-
-
-@contextmanager
-def on_device(network: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
-    """Have a network on a device for as long as it is used there, such as the text encoder for one prompt."""
-    home = next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device(device))
-    network.to(device)
-    try:
-        yield network
-    finally:
-        network.to(home)
-        if torch.device(device).type == "cuda":
-            torch.cuda.empty_cache()  # what it leaves is needed in pieces of another size

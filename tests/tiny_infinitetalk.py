@@ -168,8 +168,8 @@ def weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
 
 
 def _value(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    # one generator per name: adding a tensor leaves the others as they were
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode())))
+    # one generator per name: adding a tensor leaves the others as they were; torch looks at 32 bits of its seed only
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode())))
     kind = name.rpartition(".")[2]
     if kind == "gamma" or (kind == "weight" and len(shape) == 1) or kind == "weight_g":
         return 1 + 0.1 * values

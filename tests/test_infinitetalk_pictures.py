@@ -20,7 +20,6 @@ from infinitetalk.pictures import (
     from_uint8,
     to_uint8,
 )
-from infinitetalk.plan import ChunkSize, held_windows, plan, published_windows
 from tests.golden import distance, golden, read
 
 TABLES = {"ASPECT_RATIO_627": "480", "ASPECT_RATIO_960": "720"}
@@ -61,57 +60,6 @@ def test_colours_are_corrected_as_published():
     assert strengths
     for strength, expected in strengths.items():
         assert distance(transfer(recorded["in.chunk"][0], stats, float(strength)), expected[0]) < 1e-5, strength
-
-
-@golden
-def test_every_recorded_loop_is_planned_exactly():
-    cases = read("loop_plan").about["cases"]
-    assert cases
-    for case in cases:
-        heard, total = case["audio_frames"], min(case["audio_frames"], case["max_frames_num"])
-        spans = plan(total, ChunkSize(case["frame_num"], case["motion_frame"]), "full")
-        windows = [published_windows(span.start, span.frames, heard) for span in spans]
-        assert len(spans) == case["chunks"]
-        assert [span.start for span in spans] == case["source_frame_ids_used"]
-        assert [window[0].tolist() for window in windows] == case["chunk_first_window"]
-        assert [window[-1].tolist() for window in windows] == case["chunk_last_window"]
-        assert windows[-1][:, 2].tolist() == case["last_chunk_centre_values"]
-        assert total == case["output_frames"]
-
-
-# --- Chunks ------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 400), st.sampled_from([(81, 9), (33, 9), (9, 5), (5, 1)]), st.sampled_from(["short", "full"]))
-def test_a_plan_covers_every_length_once(total, sizes, tail):
-    size = ChunkSize(*sizes)
-    spans = plan(total, size, tail)
-    covered = [frame for span in spans for frame in range(span.first_new, span.first_new + span.new)]
-    assert covered[:total] == list(range(total))
-    assert covered == list(range(len(covered)))
-    assert all((span.frames - 1) % 4 == 0 and span.frames == 4 * (span.latents - 1) + 1 for span in spans)
-    assert [span.context for span in spans] == [0] + [size.context] * (len(spans) - 1)
-    assert {span.frames for span in spans[:-1]} <= {size.frames}
-    spare = len(covered) - total
-    assert spare < 4 if tail == "short" else spans[-1].frames == size.frames
-    assert spare < spans[-1].new
-
-
-@pytest.mark.parametrize("sizes", [(80, 9), (81, 8), (81, 81), (9, 13), (81, 0), (-3, -7)])
-def test_chunks_off_the_grid_are_refused(sizes):
-    with pytest.raises(BadInputError):
-        ChunkSize(*sizes)
-
-
-def test_audio_is_held_at_both_ends():
-    assert held_windows(0, 5, 4).tolist() == [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3],
-                                              [2, 3, 3, 3, 3]]
-
-
-@given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 60))
-def test_the_published_tail_never_reads_past_the_track(heard, start, frames):
-    windows = published_windows(start, frames, heard)
-    assert 0 <= int(windows.min()) <= int(windows.max()) < heard
 
 
 # --- Sizes and pixels --------------------------------------------------------------------------------------------

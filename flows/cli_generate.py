@@ -63,8 +63,9 @@ Lora = Annotated[list[str] | None, typer.Option("--lora", metavar="FILE[:SCALE]"
                                                 help="Merged into the weights; also a name in models.lock."
                                                      " Repeatable.")]
 Frames = Annotated[int | None, typer.Option("--frames", metavar="N", help="At most.", show_default=False)]
+Chunk = Annotated[int, typer.Option("--chunk", metavar="N", help="Frames made at once, 4k+1; fewer take less memory.")]
 Tail = Annotated[str, typer.Option("--tail", help="The last chunk: short (as long as needed) or full.")]
-Seed = Annotated[int, typer.Option("--seed", min=0)]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Another one makes another film.")]
 Reference = Annotated[str | None, typer.Option("--reference", show_default=False,
                                                help=f"{', '.join(REFERENCES)}; image for a picture, source for a video"
                                                     " unless given.")]
@@ -82,9 +83,9 @@ def generate(
         prompt: Prompt = None, negative: Negative = "", weights: Weights = "", size: Size = "480",
         bucket: Bucket = False, preset: Preset = "best", steps: Steps = None, shift: Shift = None,
         text_scale: TextScale = None, audio_scale: AudioScale = None, color: Color = 1.0, lora: Lora = None,
-        frames: Frames = None, tail: Tail = "short", seed: Seed = 0, reference: Reference = None, state: Kept = None,
-        device: Device = "auto", memory: Memory = "auto", attention: Attention = "auto", config: Config = None,
-        as_json: Json = False) -> int:
+        frames: Frames = None, chunk: Chunk = 81, tail: Tail = "short", seed: Seed = 0, reference: Reference = None,
+        state: Kept = None, device: Device = "auto", memory: Memory = "auto", attention: Attention = "auto",
+        config: Config = None, as_json: Json = False) -> int:
     """Make a picture or a video say what is in a sound file (InfiniteTalk)."""
     started, settings = time.monotonic(), load_settings(config)
     with _errors(out):
@@ -93,7 +94,7 @@ def generate(
         job = _job(image, video, audio, (box, bystander), turns, job_file, input_root, prompt)
         job = replace(job, negative=negative, size=_size(size), bucket=bucket, frames=frames, seed=seed)
         how = _settings(job, preset, {"steps": steps, "shift": shift}, {"text": text_scale, "audio": audio_scale},
-                        (reference, tail, color))
+                        (reference, chunk, tail, color))
         _check_out(out)
         with jobs.opened(job) as ready:
             name = weights or f"infinitetalk-{how.sampling.size}p{'-multi' if job.needs_two else ''}"
@@ -143,13 +144,14 @@ def _size(text: str) -> Any:
 
 
 def _settings(job: Job, name: str, schedule: dict[str, Any], scales: dict[str, Any],
-              rest: tuple[str | None, str, float]) -> StreamSettings:
+              rest: tuple[str | None, int, str, float]) -> StreamSettings:
     from infinitetalk import reference as references
     from infinitetalk.pictures import AREAS
+    from infinitetalk.plan import ChunkSize
     from infinitetalk.sampling import preset
     from infinitetalk.stream import StreamSettings
 
-    chosen, tail, color = rest
+    chosen, chunk, tail, color = rest
     chosen = chosen or ("source" if job.moving else "image")
     if chosen not in REFERENCES:
         raise InputError(f"there is no reference {chosen[:40]!r}", where="--reference",
@@ -159,7 +161,8 @@ def _settings(job: Job, name: str, schedule: dict[str, Any], scales: dict[str, A
     sampling = preset(name, which)
     sampling = replace(sampling, **_given(schedule), guidance=replace(sampling.guidance, **_given(scales)))
     kinds = {"source": references.Source, "image": references.Image, "i2v": references.I2V, "fl2v": references.FL2V}
-    return StreamSettings(sampling=sampling, reference=kinds[chosen](), color=color, tail=tail)  # type: ignore[arg-type]
+    return StreamSettings(size=ChunkSize(chunk), sampling=sampling, reference=kinds[chosen](),
+                          color=color, tail=tail)  # type: ignore[arg-type]
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

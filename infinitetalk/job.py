@@ -197,11 +197,13 @@ def run(ready: Ready, engine: Engine, settings: StreamSettings, out: Path, *, ke
     """
     size = settings.reference.size(settings.size)
     of = len(plan(ready.take.frames, size, settings.tail))
-    with _folder(kept, ready.identity(settings, weights) if kept else "") as folder:
+    identity = ready.identity(settings, weights) if kept else ""
+    with _folder(kept, identity) as folder:
         state = _read_state(folder)
         reused = done = state.index if state else 0
         yield Progress(done, of, reused)
         for chunk in engine.dub(ready.take, settings, state):
+            _replace(folder / IDENTITY, identity.encode())
             write_chunk(folder / CHUNK.format(chunk.index), chunk.frames, ready.take.rate)
             _replace(folder / STATE, chunk.state.save())
             done = chunk.state.index
@@ -224,17 +226,19 @@ def _folder(kept: Path | None, identity: str) -> Iterator[Path]:
         return
     try:
         kept.mkdir(parents=True, exist_ok=True)
-        noted = kept / IDENTITY
         full = any(path.suffix != ".partial" for path in kept.iterdir())
-        if full and (not noted.is_file() or noted.read_text() != identity):
-            raise BadInputError("holds another job, or the same with other settings", where=str(kept),
-                                hint="Name another folder, or remove it to begin anew")
-        _replace(noted, identity.encode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot be used ({error})", where=str(kept), hint="Name a folder for the state") from error
-    yield kept
-    if not any(kept.iterdir()):
-        kept.rmdir()
+        noted = (kept / IDENTITY).read_bytes() if (kept / IDENTITY).is_file() else b""
+    except OSError as error:
+        raise BadInputError(f"cannot be used ({error.strerror})", where=str(kept),
+                            hint="Name another folder") from error
+    if full and noted != identity.encode():
+        raise BadInputError("holds something else, or the same job with other settings", where=str(kept),
+                            hint="Name another folder, or remove it to begin anew")
+    try:
+        yield kept
+    finally:
+        if not any(kept.iterdir()):
+            kept.rmdir()
 
 
 def _read_state(folder: Path) -> ChunkState | None:

@@ -36,18 +36,21 @@ class Tap:
         taken = np.zeros((2, count), np.float32)
         at = min(self._lead, count)
         self._lead -= at
-        while at < count and self._left != 0:
-            if not self._rest.shape[1]:
-                block = next(self._blocks, None)
-                if block is None:
-                    break
-                self._rest = np.broadcast_to(block, (2, block.shape[1]))[:, :self._left]
-                self._left = None if self._left is None else self._left - self._rest.shape[1]
+        while at < count and (self._rest.shape[1] or self._fill()):
             piece = self._rest[:, :count - at]
             taken[:, at:at + piece.shape[1]] = piece
             self._rest = self._rest[:, piece.shape[1]:]
             at += piece.shape[1]
         return taken
+
+    def _fill(self) -> bool:
+        """Decode the next block; whether there is one."""
+        block = next(self._blocks, None) if self._left != 0 else None
+        if block is None:
+            return False
+        self._rest = np.broadcast_to(block, (2, block.shape[1]))[:, :self._left]
+        self._left = None if self._left is None else self._left - self._rest.shape[1]
+        return True
 
 
 def _layout(path: Path) -> str:

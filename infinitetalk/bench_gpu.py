@@ -151,7 +151,7 @@ class Run:
         for dtype in dict.fromkeys((torch.float32, self.plan.dtype)):
             with torch.device("meta"):
                 vae = AutoencoderKLWan(base_dim=self.plan.codec_width)
-            vae = vae.to(dtype).to_empty(device=self.plan.device)
+            nn.Module.to(vae, dtype).to_empty(device=self.plan.device)  # diffusers' own `to` warns of what is not there
             fill(vae)
             codec = WanCodec(vae)
             fresh_peak(self.plan.device)

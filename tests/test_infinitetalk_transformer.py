@@ -166,6 +166,17 @@ def test_audio_tokens_are_the_published_ones():
     assert distance(projection(windows), vectors["out"]) <= 1e-5
 
 
+def test_audio_is_heard_frame_by_frame_and_person_by_person():
+    windows = torch.arange(9)[:, None] * 10 + torch.arange(5)  # frame and slot: (F, 5)
+    first, later = regroup(windows[None, None, :, :, None, None])
+    assert first.flatten().tolist() == [0, 1, 2, 3, 4]
+    assert later[0, 0].tolist() == [[10, 11, 12, 22, 32, 42, 43, 44], [50, 51, 52, 62, 72, 82, 83, 84]]
+    net, two = network(), sound(persons=2)
+    alone = [net.embed_audio(two[:, person : person + 1]).states for person in range(2)]
+    assert alone[0].shape == (1, FRAMES, TINY.audio_tokens, TINY.audio_dim)
+    assert torch.allclose(net.embed_audio(two).states, torch.cat(alone, dim=2), atol=1e-6)
+
+
 # --- against the library that has the base network, and the size of the public one
 
 
@@ -428,6 +439,19 @@ def test_time_modulation_and_head_compute_in_float32_from_bfloat16_parameters():
     assert modulate(x, time[:, None], time[:, None], 1e-6).dtype == torch.float32
 
 
+@torch.no_grad()
+def test_modulation_is_added_in_float32():
+    half, seen = network().to(torch.bfloat16), []
+    block = half.blocks[0]
+    block.modulation.fill_(1)
+    block.self_attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    shift, scale = -0.999, -2.0  # 1 + shift would vanish in bfloat16; 1 + (1 + scale) is 0
+    time = torch.tensor([shift, scale, 0, 0, 0, 0]).view(1, 6, 1).expand(1, 6, TINY.dim)
+    tables = half.rope.tables((FRAMES, ROWS // 2, COLUMNS // 2), "cpu")
+    block(drawn(1, len(tables), TINY.dim).bfloat16(), time, tables, 0, told(half, sound()), None)
+    assert torch.allclose(seen[0].float(), torch.tensor(0.001), rtol=1e-2)
+
+
 def test_gradients_reach_every_parameter():
     net = network()
     net(*latents(), T, told(net, sound(persons=2)), halves()).square().mean().backward()
@@ -446,6 +470,8 @@ def test_blocks_compile_whole_and_once(persons):
     net.compile_blocks(fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     assert distance(net(*latents(), T, condition, masks), expected) <= 1e-6
     assert len(graphs) == 1
+    made = [node.meta.get("example_value") for node in graphs[0].graph.nodes]
+    assert not [one for one in made if torch.is_tensor(one) and one.is_complex()]  # compilers fuse real numbers only
 
 
 # --- attention, and input that does not fit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
 import zlib
 from contextlib import suppress
 from fractions import Fraction
@@ -240,6 +241,32 @@ def test_pictures_are_read_by_index_in_any_order(tmp_path: Path, name: str) -> N
         order = [0, 1, 2, 40, 41, 69, 3, 3, 68, 0, 12]
         assert greys(reader, order) == order
         assert greys(reader, [70, 5_000, -1, 10]) == [69, 69, 0, 10]
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (0, 1, 1, 0)])
+def test_a_video_is_turned_and_flipped_as_players_do(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    path = tmp_path / "a.mp4"
+    write_chunk(path, PICTURE[None], Fraction(25))
+    a, b, c, d = (one << 16 for one in matrix)
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    data = path.read_bytes()
+    at = data.index(upright, data.index(b"tkhd"))
+    path.write_bytes(data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36:])
+    shown = subprocess.run(["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+                           check=True, capture_output=True).stdout
+    with PictureReader(path) as reader:
+        image = reader.frame(0)
+    assert image.shape == ((64, 48, 3) if a == 0 else (48, 64, 3))
+    assert np.abs(image.astype(int).ravel() - np.frombuffer(shown, np.uint8)).max() < 8
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    plain, path = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    write_chunk(plain, PICTURE[None], Fraction(25))
+    subprocess.run(["ffmpeg", "-v", "error", "-i", plain, "-c", "copy", "-bsf:v",
+                    "h264_metadata=sample_aspect_ratio=3/2", path], check=True)
+    with PictureReader(path) as reader:
+        assert reader.frame(0).shape == (48, 96, 3)
 
 
 def test_a_video_that_cannot_be_used_is_refused(tmp_path: Path) -> None:

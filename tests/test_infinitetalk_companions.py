@@ -504,6 +504,13 @@ LOADS: dict[str, tuple[dict[str, tuple[int, ...]], Load]] = {
 }
 
 
+LOADS_ON_META: dict[str, Load] = {
+    "vae": lambda state, _: WanCodec.published(state, device="meta"),
+    "vision": lambda state, _: ClipVision.from_published(state, device="meta"),
+    "text": lambda state, words: TextEncoder.from_published(state, words, device="meta"),
+}
+
+
 def needed(kind: str) -> Iterator[str]:
     """Names that are needed: of CLIP's last layer and head nothing is."""
     names = LOADS[kind][0]
@@ -524,6 +531,17 @@ def test_every_missing_or_misshapen_tensor_is_named(kind: str, tokenizer: Path) 
     with pytest.raises(BadWeightsError, match="of another shape") as caught:
         load(state | {name: torch.zeros(7, 7)}, tokenizer)
     assert f"{name} [7, 7]" in str(caught.value)
+
+
+def test_the_public_networks_have_as_many_parameters_as_their_files(tokenizer: Path) -> None:
+    published = {  # the text encoder's 11.36 GB hold bfloat16, the autoencoder's 0.51 GB float32
+        "vae": (codec_shapes(96), 126_892_531),
+        "vision": (vision_shapes(1280, 32), 31 * 19_677_440 + 1_088_000),  # without its last layer
+        "text": (text_shapes(4096, 64, 10240, 24) | {"token_embedding.weight": (256_384, 4096)}, 5_680_910_336)}
+    for kind, (shapes, parameters) in published.items():
+        state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        network = LOADS_ON_META[kind](state, tokenizer).network  # type: ignore[attr-defined]
+        assert sum(value.numel() for value in network.parameters()) == parameters
 
 
 @pytest.mark.parametrize("kind", LOADS)

@@ -18,7 +18,7 @@ from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.guidance import BARE, FULL, SILENT, TEXTLESS, Apg, Guidance, Pass, Projection
 from infinitetalk.lora import merge_lora
-from infinitetalk.quant import FP8, Fp8Linear, quantise
+from infinitetalk.quant import FP8, LARGEST, Fp8Linear, quantise, to_fp8
 from infinitetalk.sampling import PRESETS, SHIFTS, Sampling, Velocity, denoise, preset
 from infinitetalk.schedule import add_noise, timesteps
 from infinitetalk.teacache import POLYNOMIALS, TeaCache, polynomial_at
@@ -483,6 +483,14 @@ def test_an_fp8_layer_is_near_the_exact_one() -> None:
         assert decibels(ours / gain, exact(x) / gain) > 30  # every channel counts, the weak ones as well
     exact.bias.copy_(random(384, seed=1))
     assert torch.equal(layer(torch.zeros(3, 256)), exact.bias.expand(3, 384))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_largest_of_a_row_fills_the_range_and_does_not_leave_it(dtype: torch.dtype) -> None:
+    matrix = torch.diag(torch.linspace(0.5, 2, 2048)).to(dtype)
+    rows, scale = to_fp8(matrix)
+    assert (rows.float().amax(dim=1) == LARGEST).all()
+    assert distance(rows.float() * scale, matrix) < 2**-7
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ that of a walk through their operations at full size with live tensors counted. 
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from itertools import chain
@@ -23,8 +24,8 @@ from infinitetalk.errors import BadInputError, TooLargeError
 from infinitetalk.shapes import PixelShape
 
 PROFILES = ("resident", "fp8", "offload")
-ENCODE, DECODE = 14_400, 19_600
-"""Bytes per pixel of a frame while the autoencoder codes the four frames of a latent frame, in float32."""
+DECODE = 19_600
+"""Bytes per pixel while the published autoencoder decodes a latent frame, in float32; encoding takes less."""
 RESERVE = 2 * 1024**3
 """Bytes for the context, the workspaces of cuBLAS and cuDNN, and gaps between allocations."""
 SCALE = 4
@@ -129,12 +130,20 @@ def forward_bytes(config: TransformerConfig, size: PixelShape, dtype: torch.dtyp
     return max(tokens * (int(dim * max(turning, feeding)) + latents + angles), timestep) + 100 * dim
 
 
-def work_bytes(config: TransformerConfig, size: PixelShape, dtype: torch.dtype = torch.bfloat16) -> int:
+def coding_bytes(size: PixelShape, companions: Companions = PUBLISHED) -> int:
+    """Activations at the largest moment of the autoencoder; they go by its width, its weights by the square of that."""
+    per_pixel = DECODE * math.sqrt(companions.codec / PUBLISHED.codec) + 100  # pixels and latents have no width
+    return int(per_pixel * size.height * size.width)
+
+
+def work_bytes(config: TransformerConfig, size: PixelShape, dtype: torch.dtype = torch.bfloat16,
+               companions: Companions = PUBLISHED) -> int:
     """The largest moment of a chunk, weights and kept keys and values apart."""
     pixels = size.height * size.width
     clip, latent = 4 * 3 * size.frames * pixels, 4 * 64 * size.latent.tokens
     residuals: int = ROLES * size.latent.tokens * config.dim * dtype.itemsize
-    return max(forward_bytes(config, size, dtype) + residuals, ENCODE * pixels, DECODE * pixels) + clip + 8 * latent
+    coding = coding_bytes(size, companions)
+    return max(forward_bytes(config, size, dtype) + residuals, coding) + clip + 8 * latent
 
 
 def needs(profile: str, size: PixelShape, config: TransformerConfig, *, blocks_resident: int | None = None,
@@ -159,7 +168,7 @@ def needs(profile: str, size: PixelShape, config: TransformerConfig, *, blocks_r
     other = companions.vision + companions.codec + companions.audio + (companions.text if text_resident else 0)
     return Needs(blocks=here * block_bytes(config, dtype, fp8=profile == "fp8"), rest=rest_bytes(config, dtype),
                  companions=other, keys_values=keys_values_bytes(config, size, persons, dtype),
-                 work=work_bytes(config, size, dtype))
+                 work=work_bytes(config, size, dtype, companions))
 
 
 def choose(free_bytes: int, size: PixelShape = STANDARD, config: TransformerConfig | None = None,

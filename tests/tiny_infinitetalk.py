@@ -42,8 +42,7 @@ WAV2VEC: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 7, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
     "feat_extract_activation": "gelu"}
 PREPROCESSOR = {"do_normalize": False, "feature_size": 1, "padding_side": "right", "padding_value": 0.0,
-                "return_attention_mask": False, "sampling_rate": 16000, "feature_extractor_type":
-                "Wav2Vec2FeatureExtractor"}
+                "return_attention_mask": False, "sampling_rate": 16000}
 WAN, OVERLAY = "Wan2.1-I2V-14B-480P", "infinitetalk.safetensors"
 LETTERS = ascii_lowercase + digits
 VOCABULARY = ["<pad>", "</s>", "<unk>", *LETTERS, *punctuation, *map("".join, product(LETTERS, LETTERS))]
@@ -69,9 +68,8 @@ def tiny_networks(seed: int = 0) -> Tiny:
 
     with tempfile.TemporaryDirectory() as folder:
         write_audio(Path(folder), seed)
-        tokenizer = write_tokenizer(Path(folder))
         audio = AudioEncoder.from_folder(Path(folder))
-        text = TextEncoder.from_published(weights(text_shapes(), seed), tokenizer)
+        text = TextEncoder.from_published(weights(text_shapes(), seed), write_tokenizer(Path(folder)))
     return Tiny(tiny_transformer(seed), WanCodec.published(weights(codec_shapes(), seed)),
                 ClipVision.from_published(weights(vision_shapes(), seed), heads=CLIP_HEADS), text, audio)
 
@@ -121,8 +119,7 @@ def _write_base(wan: Path, state: Mapping[str, Tensor], shards: int, layout: str
     if layout == "diffusers":
         from infinitetalk.weights import original_to_diffusers
 
-        wan = wan / "transformer"
-        wan.mkdir()
+        (wan := wan / "transformer").mkdir()
         state = {original_to_diffusers(name): value for name, value in state.items()}
         told = {"_class_name": "WanTransformer3DModel", "num_attention_heads": config.num_heads,
                 "attention_head_dim": config.head_dim, "in_channels": config.in_dim, "out_channels": config.out_dim,
@@ -134,8 +131,7 @@ def _write_base(wan: Path, state: Mapping[str, Tensor], shards: int, layout: str
     for file in sorted(set(where.values())):
         save_file({name: value for name, value in state.items() if where[name] == file}, wan / file)
     if shards > 1:
-        index_file = wan / "diffusion_pytorch_model.safetensors.index.json"
-        index_file.write_text(json.dumps({"metadata": {}, "weight_map": where}), encoding="utf-8")
+        (wan / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
 def write_audio(folder: Path, seed: int = 0) -> None:
@@ -231,18 +227,16 @@ def codec_shapes(dim: int = 4, z: int = 16) -> Shapes:
             shapes |= _resample(f"encoder.downsamples.{at + 2}", width, width, width if level else 0)
         at += 3
     for level, (before, width) in enumerate(((4, 4), (2, 4), (2, 2), (1, 1))):
-        for part in range(3):
-            into = before if part == 0 else width
+        for part, into in enumerate((before, width, width)):
             shapes |= _residual(f"decoder.upsamples.{4 * level + part}", into * dim, width * dim)
         if level < 3:
             shapes |= _resample(f"decoder.upsamples.{4 * level + 3}", width * dim, width * dim // 2,
                                 2 * width * dim if level < 2 else 0)
     for side, out, width in (("encoder", 2 * z, 4 * dim), ("decoder", 3, dim)):
         shapes |= _residual(f"{side}.middle.0", 4 * dim, 4 * dim) | _residual(f"{side}.middle.2", 4 * dim, 4 * dim)
-        shapes |= {f"{side}.middle.1.norm.gamma": (4 * dim, 1, 1)} | _conv(f"{side}.middle.1.to_qkv", 4 * dim,
-                                                                           12 * dim, 1, axes=2)
-        shapes |= _conv(f"{side}.middle.1.proj", 4 * dim, 4 * dim, 1, axes=2)
-        shapes |= {f"{side}.head.0.gamma": (width, 1, 1, 1)} | _conv(f"{side}.head.2", width, out, 3)
+        shapes |= _conv(f"{side}.middle.1.to_qkv", 4 * dim, 12 * dim, 1, axes=2)
+        shapes |= _conv(f"{side}.middle.1.proj", 4 * dim, 4 * dim, 1, axes=2) | _conv(f"{side}.head.2", width, out, 3)
+        shapes |= {f"{side}.middle.1.norm.gamma": (4 * dim, 1, 1), f"{side}.head.0.gamma": (width, 1, 1, 1)}
     return shapes
 
 

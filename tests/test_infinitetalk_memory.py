@@ -140,7 +140,7 @@ def test_the_largest_moment_of_a_forward_is_foreseen(size, persons, dtype) -> No
     assert moment.peak <= foreseen <= 1.15 * moment.peak
 
 
-@pytest.mark.parametrize(("width", "slack"), [(96, 1.01), (8, 1.05)])
+@pytest.mark.parametrize(("width", "slack"), [(96, 1.01), (8, 1.1)])
 @torch.no_grad()
 def test_the_largest_moment_of_the_codec_is_foreseen(width, slack) -> None:
     from diffusers import AutoencoderKLWan

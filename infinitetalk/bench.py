@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from infinitetalk.bench_cpu import measure_cpu
-from infinitetalk.bench_gpu import GpuPlan, measure_gpu
+from infinitetalk.bench_gpu import MODES, GpuPlan, measure_gpu
 from infinitetalk.errors import BadInputError
 
 PAIRS, FEWEST = 21, 2
@@ -74,11 +74,14 @@ def gpu_table(figures: dict[str, Any]) -> str:
         lines += ["", "| VAE | encode | encode context | decode | peak memory |", "|---|---|---|---|---|"]
         lines += [f"| {name} | {one['encode_s']:.2f} s | {one['encode_context_s']:.2f} s | {one['decode_s']:.2f} s "
                   f"| {_gigabytes(one['peak_bytes'])} |" for name, one in figures["codec"].items()]
-    if "seconds_per_second" in figures:
-        lines += ["", f"| steps × forwards ({figures['best']}) | seconds per second of video | share of the VAE |",
-                  "|---|---|---|"]
-        lines += [f"| {mode} | {seconds:.1f} | {_percent(figures['codec_share'][mode])} |"
-                  for mode, seconds in figures["seconds_per_second"].items()]
+    timed = {name: one for name, one in figures["forwards"].items() if "codec_share" in one}
+    if timed:
+        lines += ["", "Seconds per second of video, and the share of the VAE in it, by steps × forwards per step; "
+                      "every chunk has its own reference:", "", f"| forward | {' | '.join(MODES)} |",
+                  "|---" * (1 + len(MODES)) + "|"]
+        lines += [f"| {name} | " + " | ".join(f"{one['seconds_per_second'][mode]:.1f}, {_percent(share)}"
+                                              for mode, share in one["codec_share"].items()) + " |"
+                  for name, one in timed.items()]
     if "chunk" in figures:
         chunk = figures["chunk"]
         lines += ["", f"A whole chunk ({chunk['mode']}): {chunk['frames']} frames in {chunk['seconds']:.1f} s, peak "

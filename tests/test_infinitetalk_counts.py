@@ -226,7 +226,10 @@ def test_every_section_of_the_gpu_s_measure_runs() -> None:
     assert set(figures["forwards"]) == {"sdpa", "sdpa, compiled", f"{figures['best']}, fp8"}
     assert figures["chunk"]["frames"] == 13
     assert figures["fp8_snr_db"] > 20
-    assert set(figures["seconds_per_second"]) == {"40×3", "8×2", "4×1"}
+    for one in figures["forwards"].values():
+        around = [one["seconds_per_second"][mode] * one["codec_share"][mode] for mode in ("40×3", "8×2", "4×1")]
+        assert around == pytest.approx(around[:1] * 3)  # the VAE costs the same whatever the steps
+        assert one["seconds_per_second"]["40×3"] > one["seconds_per_second"]["4×1"]
     assert json.loads(saved[-1]) == figures
     assert len(saved) == len(said) == 6
     text = gpu_table(figures)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.settings import Settings, prefect_server
+from flows.settings import GPU_FILES, Settings, prefect_server
 from models.engines import adapter, missing
 from models.errors import InfinidubError
 from models.weights import WeightStore
@@ -55,10 +55,20 @@ def _engines(settings: Settings) -> Iterator[Check]:
         lack = missing(port, name, options)
         what, _, mend = lack.partition(". ")
         yield Check(f"{port} {name}", not lack, what or "ready", mend)
-        for entry in () if lack else adapter(port, name).required_weights(options):
+        wanted = () if lack else adapter(port, name).required_weights(options)
+        for entry in wanted:
             here = weights.present(entry)
             yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
-                        f"infinidub models pull {entry}")
+                        weights.command(wanted))
+    yield from _auto(settings)
+
+
+def _auto(settings: Settings) -> Iterator[Check]:
+    """Why pictures stay as they are, where 'auto' decided so: nothing that is needed, but good to know."""
+    lack = settings.auto_lack() if settings.engines["generator"] == "auto" else ""
+    if lack:
+        what, _, mend = lack.partition(". ")
+        yield Check("  no generated pictures", ok=False, found=what, mend=mend, needed=False)
 
 
 def _apertium_pairs() -> Check:
@@ -105,5 +115,5 @@ def _prefect() -> Check:
 
 
 def _gpu() -> Check:
-    found = shutil.which("nvidia-smi")
+    found = next((str(device) for device in sorted(GPU_FILES.glob("nvidia[0-9]*"))), None)
     return Check("GPU", found is not None, found or "none: everything runs on the CPU, smaller", needed=False)

@@ -22,9 +22,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from models.engines import ENGINES
-from models.errors import InputError
+from models.engines import ENGINES, adapter, missing
+from models.errors import InputError, SetupError
 from models.records import Scalar
+from models.weights import WeightStore
 
 CONFIG_FILE = "infinidub.toml"
 PREFIX = "INFINIDUB_"
@@ -36,6 +37,11 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 """How Prefect behaves under `infinidub` unless the user's own environment says otherwise."""
+
+BEST_GENERATOR = "infinitetalk"
+"""What 'auto' means where it can run; elsewhere, pictures stay as they are."""
+GPU_FILES = Path("/dev")
+"""Where CUDA devices show as `nvidia0`, `nvidia1` …, in containers too."""
 
 DEFAULT_ENGINES = {
     "recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
@@ -106,7 +112,24 @@ class Settings(BaseSettings):
     def engine(self, port: str, named: str | None = None) -> str:
         """The name of the engine to use for a port: the one that a job names, else the one that is set."""
         name = self.engines[port] if named in {None, "auto"} else str(named)
-        return "passthrough" if name == "auto" else name
+        return name if name != "auto" else "passthrough" if self.auto_lack() else BEST_GENERATOR
+
+    def auto_lack(self) -> str:
+        """Why 'auto' leaves pictures as they are on this machine, and what mends it; '' where it generates.
+
+        Looks at files alone: it is asked often, and by verbs that are to answer at once.
+        """
+        options = self.options.get(BEST_GENERATOR, {})
+        if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"} or not any(GPU_FILES.glob("nvidia[0-9]*")):
+            return "there is no CUDA GPU here. Use a machine with one, or leave it so"
+        lack = missing("generator", BEST_GENERATOR, options)
+        if lack:
+            return lack
+        try:
+            WeightStore(self.weights).need(adapter("generator", BEST_GENERATOR).required_weights(options), hashed=False)
+        except SetupError as error:
+            return f"the weights {error.where} are not here. {error.hint}"
+        return ""
 
     def secret(self, name: str) -> str:
         """A secret's value, '' if it was not given; names are lower case."""

@@ -102,8 +102,8 @@ class WeightStore:
         entry, folder = self.entry(name), self.root / name
         return not entry.unlocked and all(_size(folder / file) == locked.size for file, locked in entry.files.items())
 
-    def need(self, names: Sequence[str]) -> None:
-        """See that all of `names` are here and whole.
+    def need(self, names: Sequence[str], *, hashed: bool = True) -> None:
+        """See that all of `names` are here; and, unless `hashed` is off, that they are whole.
 
         Raises:
             SetupError: Some are absent or damaged; the message holds one command that mends it.
@@ -112,7 +112,7 @@ class WeightStore:
             absent = [name for name in names if not self.present(name)]
             raise SetupError("the weights are not on this machine", where=", ".join(absent),
                              hint=f"Get them with: {self.command(names)}")
-        for name in names:
+        for name in names if hashed else ():
             self.folder(name)
 
     def folder(self, name: str) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 
 from models.engines import EngineCache, describe
 from models.engines.clip_files import ClipFiles, clip_weights
+from models.engines.infinitetalk import InfiniteTalk
+from models.engines.infinitetalk_cast import around, cast, cut_out, loudest, region_of
 from models.engines.passthrough import Passthrough
-from models.errors import InputError, MediaError
+from models.errors import EngineError, InputError, MediaError, SetupError
 from models.ports import Chunk, EngineHome, Generator, ShotInput
-from models.records import Artifact, EngineRef, FaceTrack, Placement, ShotRequest, SpeakerTrack
+from models.records import Artifact, EngineRef, FaceTrack, Placement, Scalar, ShotRequest, SpeakerTrack
 from tasks.media import FrameWriter
 from tests.pulse import Pulse
 
@@ -80,8 +84,36 @@ def files_ref(folder: Path) -> EngineRef:
     return EngineRef(name="files", options={"clips": "s/e/es"}, weights=clip_weights(folder, "s/e/es"))
 
 
+@cache
+def tiny_weights() -> Path:
+    """All networks of the engine infinitetalk, tiny and random, laid out as they are published."""
+    pytest.importorskip("diffusers")
+    from tests.tiny_infinitetalk import write_public_layout
+
+    return write_public_layout(Path(tempfile.mkdtemp(prefix="infinitetalk-")))
+
+
+def tiny_folder(name: str) -> Path:
+    """Entry of models.lock → tiny weights in its place."""
+    if name.startswith("wan-"):
+        return tiny_weights() / "Wan2.1-I2V-14B-480P"
+    if name.startswith("infinitetalk-"):
+        return tiny_weights() / "InfiniteTalk" / name.removeprefix("infinitetalk-")
+    return tiny_weights() / name
+
+
+def tiny_infinitetalk(**options: Scalar) -> InfiniteTalk:
+    """The 14B generator's adapter on tiny weights: chunks of 13 frames, of which 9 repeat, at 48×32 in two steps."""
+    ref = EngineRef(name="infinitetalk", options={"area": WIDTH * HEIGHT, "chunk": 13, "steps": 2} | options)
+    return InfiniteTalk(ref, EngineHome(weights=tiny_folder, threads=1))
+
+
+def infinitetalk(shot: ShotInput, folder: Path) -> Generator:
+    return tiny_infinitetalk()
+
+
 GENERATORS: dict[str, Callable[[ShotInput, Path], Generator]] = {
-    "passthrough": passthrough, "files": files, "pulse": pulse}
+    "passthrough": passthrough, "files": files, "pulse": pulse, "infinitetalk": infinitetalk}
 
 
 Make = Callable[[ShotInput], Generator]
@@ -269,3 +301,166 @@ class TestClipFiles:
     def test_an_empty_folder_says_what_belongs_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"SHOT\.mkv"):
             clip_weights(tmp_path, "s/e/es")
+
+
+def face(number: int, x: int, y: int, size: int) -> FaceTrack:
+    return FaceTrack(id=number, boxes=((0, x, y, size, size), (8, x + 2, y, size, size)))
+
+
+def request_of(speakers: str, *faces: FaceTrack, region: str = "frame", known: int | None = None, **fields: object,
+               ) -> ShotRequest:
+    """A request of a wide picture in which each letter of `speakers` is heard; `known` is the face of the last."""
+    tracks = tuple(SpeakerTrack(speaker=name, lines=(), face=known if name == speakers[-1] else None)
+                   for name in speakers)
+    return shot_of(9, region=region).request.model_copy(
+        update={"width": 1920, "height": 1080, "tracks": tracks, "faces": faces} | fields)
+
+
+class TestInfiniteTalk:
+    def test_the_mouth_listens_and_the_seed_counts(self) -> None:
+        shot = shot_of(9)
+        generator = tiny_infinitetalk()
+        silent = ShotInput(shot.request, shot.frame, {"A": np.zeros_like(shot.tracks["A"])}, shot.faces)
+        other = ShotInput(shot.request.model_copy(update={"seed": 8}), shot.frame, shot.tracks, shot.faces)
+        made = pictures(all_chunks(generator, shot))
+        assert not np.array_equal(made, pictures(all_chunks(generator, silent)))
+        assert not np.array_equal(made, pictures(all_chunks(generator, other)))
+
+    def test_the_frame_keeps_its_aspect_at_the_area_that_the_weights_were_trained_at(self) -> None:
+        whole = Placement(x=0, y=0, width=1920, height=1080)
+        for weights, size in (("infinitetalk-480p", (832, 464)), ("infinitetalk-720p-multi", (1280, 720))):
+            generator = InfiniteTalk(EngineRef(name="infinitetalk", options={"weights": weights}),
+                                     EngineHome(weights=tiny_folder))
+            assert generator.placement(request_of("A")) == (*size, whole)
+
+    def test_only_those_who_speak_are_in_the_region_person(self) -> None:
+        left, right = face(0, 300, 200, 100), face(1, 1500, 200, 80)
+        _, _, place = tiny_infinitetalk().placement(request_of("A", left, right, region="person"))
+        assert (place.x, place.y, place.width, place.height) == (200, 120, 302, 340)
+        _, _, both = tiny_infinitetalk().placement(request_of("AB", left, right, region="person"))
+        assert (both.x, both.x + both.width) == (200, 1662)
+        _, _, faceless = tiny_infinitetalk().placement(request_of("A", region="person"))
+        assert (faceless.width, faceless.height) == (1920, 1080)
+
+    @pytest.mark.parametrize(("profile", "kind", "words"), [
+        ("fast-4", SetupError, "infinidub models pull lightx2v-i2v-480p"), ("splendid", InputError, "There are: best")])
+    def test_profiles_that_cannot_be_had_are_refused_before_loading(self, profile: str, kind: type[Exception],
+                                                                    words: str) -> None:
+        with pytest.raises(kind, match=words):
+            InfiniteTalk(EngineRef(name="infinitetalk"), home()).placement(request_of("A", profile=profile))
+
+    @pytest.mark.parametrize("reference", ["i2v", "fl2v"])
+    def test_references_for_comparison_are_refused(self, reference: str) -> None:
+        with pytest.raises(InputError, match="for comparison"):
+            tiny_infinitetalk().placement(request_of("A", reference=reference))
+
+    def test_two_speakers_follow_their_own_voices_with_weights_for_two(self) -> None:
+        shot = shot_of(13)
+        faces = (face(0, 4, 8, 8), face(1, 34, 8, 8))
+        request = shot.request.model_copy(update={"tracks": request_of("AB").tracks, "faces": faces})
+        voice, silence = shot.tracks["A"], np.zeros_like(shot.tracks["A"])
+        generator = tiny_infinitetalk(weights="infinitetalk-480p-multi")
+
+        def made(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            return pictures(all_chunks(generator, ShotInput(request, shot.frame, {"A": first, "B": second}, faces)))
+
+        assert not np.array_equal(made(voice, silence), made(silence, voice))
+        assert not np.array_equal(made(voice, silence), made(voice, voice[::-1].copy()))
+
+    @pytest.mark.parametrize("weights", ["infinitetalk-480p", "infinitetalk-480p-multi"])
+    @pytest.mark.parametrize("faces", [0, 1, 3])
+    def test_no_cast_stops_a_shot(self, weights: str, faces: int) -> None:
+        shot = shot_of(5)
+        seen = tuple(face(i, 2 + 14 * i, 8, 6) for i in range(faces))
+        request = shot.request.model_copy(update={"tracks": request_of("ABC").tracks, "faces": seen})
+        tracks = {name: shot.tracks["A"] * gain for name, gain in zip("ABC", (0.2, 1, 0.5), strict=True)}
+        generator = tiny_infinitetalk(weights=weights)
+        assert len(pictures(all_chunks(generator, ShotInput(request, shot.frame, tracks, seen)))) == 5
+        mute = {name: np.zeros_like(samples) for name, samples in tracks.items()}
+        assert len(pictures(all_chunks(generator, ShotInput(request, shot.frame, mute, seen)))) == 5
+
+    def test_a_state_of_another_shot_is_refused(self) -> None:
+        generator, shot = tiny_infinitetalk(), shot_of(30)
+        state = next(generator.generate(shot, None, 0)).state
+        other = ShotInput(shot.request.model_copy(update={"seed": 9}), shot.frame, shot.tracks, shot.faces)
+        with pytest.raises(InputError, match="another shot"):
+            next(generator.generate(other, state, 1))
+        with pytest.raises(InputError, match="not a saved state"):
+            next(generator.generate(shot, b"nonsense", 1))
+
+    def test_weights_that_are_damaged_are_a_matter_of_set_up(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(SetupError):
+            list(InfiniteTalk(EngineRef(name="infinitetalk"), EngineHome(weights=lambda name: tmp_path)).generate(
+                shot_of(5), None, 0))
+
+    def test_a_full_gpu_is_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        def full(*args: object, **options: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr("infinitetalk.engine.load", full)
+        with pytest.raises(EngineError, match="offload") as caught:
+            list(tiny_infinitetalk().generate(shot_of(5), None, 0))
+        assert caught.value.retryable
+
+    def test_what_makes_other_pictures_enters_the_recipe_and_nothing_else_does(self) -> None:
+        def ref(**options: Scalar) -> EngineRef:
+            return describe("generator", "infinitetalk", options, lambda name: {"file": "0" * 64})
+
+        assert ref() == ref(memory="offload", attention="sdpa", device="cuda:1")
+        assert ref(precision="fp8") != ref() != ref(chunk=49)
+        assert set(ref().weights) == {"wan-i2v-480p/file", "wan-companions/file", "infinitetalk-single/file",
+                                      "chinese-wav2vec2-base/file"}
+        assert "infinitetalk-multi/file" in ref(weights="infinitetalk-720p-multi").weights
+        assert "lightx2v-i2v-480p/file" in ref(lora="lightx2v-i2v-480p").weights
+        with pytest.raises(InputError, match="4k \\+ 1"):
+            ref(chunk=80)
+
+    def test_a_gpu_that_is_asked_for_and_not_there_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter(()))
+        assert "no CUDA GPU" in InfiniteTalk.missing({"device": "cuda"})
+
+
+class TestCast:
+    LEFT, MIDDLE, RIGHT = face(0, 1200, 300, 90), face(1, 600, 300, 200), face(2, 100, 300, 100)
+
+    def test_one_who_speaks_has_the_largest_face(self) -> None:
+        assert cast(request_of("A", self.LEFT, self.MIDDLE, self.RIGHT)) == {"A": 1}
+
+    def test_several_have_the_largest_faces_from_left_to_right(self) -> None:
+        assert cast(request_of("BA", self.LEFT, self.MIDDLE, self.RIGHT)) == {"B": 2, "A": 1}
+        assert cast(request_of("AB", self.MIDDLE)) == {"A": 0, "B": None}
+
+    def test_a_known_face_is_no_guess(self) -> None:
+        assert cast(request_of("AB", self.LEFT, self.MIDDLE, self.RIGHT, known=1)) == {"A": 2, "B": 1}
+        assert cast(request_of("A", self.LEFT, known=7)) == {"A": 0}
+
+    def test_the_loudest_are_taken_in_their_order(self) -> None:
+        tracks = {name: np.full(10, level, np.float32) for name, level in zip("ABC", (0.1, 0.3, 0.2), strict=True)}
+        assert loudest(tracks, 2) == ["B", "C"]
+        assert loudest({"A": np.zeros(3, np.float32), "B": np.zeros(3, np.float32)}, 2) == ["A"]
+
+    @pytest.mark.parametrize(("x", "y", "size"), [(0, 0, 5), (1910, 1070, 9), (0, 0, 1079), (957, 541, 1)])
+    def test_a_rectangle_around_people_is_even_and_inside(self, x: int, y: int, size: int) -> None:
+        place = around([face(0, x, y, size)], 1920, 1080)
+        assert not any(side % 2 for side in (place.x, place.y, place.width, place.height))
+        assert place.x <= x < place.x + place.width <= 1920
+        assert place.y <= y < place.y + place.height <= 1080
+        assert around([face(0, 1, 1, 3)], 5, 3) == Placement(x=0, y=0, width=5, height=3)
+
+    def test_regions_are_those_of_the_generated_picture(self) -> None:
+        place = Placement(x=200, y=100, width=800, height=400)
+        assert region_of(FaceTrack(id=0, boxes=((0, 600, 200, 100, 100),)), place, (400, 200)) == (150, 10, 150, 170)
+        assert region_of(FaceTrack(id=0, boxes=((0, 1500, 200, 100, 100),)), place, (400, 200)) is None
+        assert region_of(FaceTrack(id=0, boxes=()), place, (400, 200)) is None
+
+    def test_every_pixel_of_the_source_falls_back_on_its_place(self) -> None:
+        pytest.importorskip("PIL")
+        picture = np.zeros((108, 192, 3), np.uint8)
+        picture[54:, 96:] = 255
+        part = cut_out(picture, Placement(x=0, y=0, width=192, height=108), (96, 64))
+        assert part.shape == (64, 96, 3)
+        assert part[:31, :47].max() == 0
+        assert part[33:, 49:].min() == 255

@@ -40,6 +40,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "generator": {
         "passthrough": "models.engines.passthrough:Passthrough",
         "files": "models.engines.clip_files:ClipFiles",
+        "infinitetalk": "models.engines.infinitetalk:InfiniteTalk",
     },
 }
 """Port → engine name → 'module:Class'."""

@@ -126,6 +126,13 @@ def test_sound_that_is_too_long_is_not_read_to_its_end(tmp_path: Path, monkeypat
     assert 3_200 <= len(track.samples) < 8_000
 
 
+def test_sound_ends_where_its_file_says_and_not_with_its_last_packet(tmp_path: Path) -> None:
+    write_chunk(tmp_path / "mute.mp4", np.zeros((11, 32, 32, 3), np.uint8), Fraction(25))
+    join([tmp_path / "mute.mp4"], [Tap(wav(tmp_path / "a.wav", TONE))], tmp_path / "a.mp4", Fraction(25))
+    [track] = read_tracks([tmp_path / "a.mp4"], "para", None)
+    assert track.seconds == Fraction(11, 25)
+
+
 def test_two_speak_at_once_or_in_turns(tmp_path: Path) -> None:
     paths = [wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE[:12_000])]
     at_once, in_turns = read_tracks(paths, "para", None), read_tracks(paths, "add", None)
@@ -241,6 +248,17 @@ def test_pictures_are_read_by_index_in_any_order(tmp_path: Path, name: str) -> N
         order = [0, 1, 2, 40, 41, 69, 3, 3, 68, 0, 12]
         assert greys(reader, order) == order
         assert greys(reader, [70, 5_000, -1, 10]) == [69, 69, 0, 10]
+
+
+def test_a_video_that_changes_its_size_is_refused_there(tmp_path: Path) -> None:
+    source = video(tmp_path / "a.mp4")
+    for name, size, start in (("a.ts", "96:64", "0"), ("b.ts", "48:32", "2.8")):
+        subprocess.run(["ffmpeg", "-v", "error", "-i", source, "-vf", f"scale={size}", "-c:v", "mpeg2video",
+                        "-output_ts_offset", start, tmp_path / name], check=True)
+    (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with PictureReader(tmp_path / "both.ts") as reader:
+        reader.frame(10)
+        refused(lambda: [reader.frame(index) for index in range(140)], "changes its size")
 
 
 @pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (0, 1, 1, 0)])

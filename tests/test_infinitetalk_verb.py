@@ -134,6 +134,11 @@ def test_a_film_that_only_lacks_its_sound_is_not_made_anew(call: Call, given: Pa
         patch.setattr(infinitetalk.job, "join", killed)
         code, told = call(*arguments)
         assert (code, told["error"]["retryable"]) == (5, True)
+    chunk = tmp_path / "kept" / "00000.mp4"
+    chunk.rename(tmp_path / "aside.mp4")
+    code, told = call(*arguments)
+    assert (code, told["error"]["what"]) == (2, "chunk 0 is gone")
+    (tmp_path / "aside.mp4").rename(chunk)
     code, told = call(*arguments)
     assert (code, told["chunks"], told["chunks_reused"], told["frames"]) == (0, 1, 1, 6)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -90,7 +92,9 @@ def tiny_weights() -> Path:
     pytest.importorskip("diffusers")
     from tests.tiny_infinitetalk import write_public_layout
 
-    return write_public_layout(Path(tempfile.mkdtemp(prefix="infinitetalk-")))
+    folder = Path(tempfile.mkdtemp(prefix="infinitetalk-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_public_layout(folder)
 
 
 def tiny_folder(name: str) -> Path:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from infinitetalk.bench_network import inputs, random_network
 from infinitetalk.config import TransformerConfig
-from infinitetalk.shapes import LatentShape, PixelShape
+from infinitetalk.shapes import PATCH, LatentShape, PixelShape
 
 SMALL = TransformerConfig(dim=512, ffn_dim=2048, num_heads=8, num_layers=4, text_dim=512, clip_dim=256,
                           audio_layers=2, audio_channels=64, audio_hidden=64)
@@ -112,30 +112,34 @@ def forward_of(config: TransformerConfig, latent: LatentShape, dtype: torch.dtyp
 
 
 def bare_products(config: TransformerConfig, latent: LatentShape, dtype: torch.dtype) -> Callable[[], None]:
-    """The matrix products and attentions of a forward on the same shapes, and nothing between them."""
-    width, heads, tokens, frame = config.dim, config.num_heads, latent.tokens, latent.frame_tokens
-    patch = 4 * config.in_dim
-    shapes = [(patch, width), *[(width, width)] * 8, (width, config.ffn_dim), (config.ffn_dim, width)]
+    """The calls of matrix product and attention that a forward makes, on the same shapes, and nothing between them.
+
+    Products add their bias, and attention takes heads as a product leaves them, interleaved: it is what lies between
+    these calls that is measured.
+    """
+    width, tokens, frames, patch = config.dim, latent.tokens, latent.frames, PATCH**2 * config.in_dim
     states = {size: torch.randn(1, tokens, size, dtype=dtype) for size in (patch, width, config.ffn_dim)}
-    weights = [[torch.randn(out, size, dtype=dtype) / math.sqrt(size) for size, out in shapes[1:]]
-               for _ in range(config.num_layers)]
-    ends = torch.randn(width, patch, dtype=dtype), torch.randn(4 * config.out_dim, width, dtype=dtype)
 
-    def head_states(batch: int, length: int) -> Tensor:
-        return torch.randn(batch, heads, length, config.head_dim, dtype=dtype)
+    def product(size: int, out: int) -> tuple[Tensor, Tensor, Tensor]:
+        return states[size], torch.randn(out, size, dtype=dtype) / math.sqrt(size), torch.randn(out, dtype=dtype)
 
-    attentions = [(head_states(1, tokens), head_states(1, keys)) for keys in (tokens, config.text_len,
-                                                                              config.clip_tokens)]
-    attentions.append((head_states(latent.frames, frame), head_states(latent.frames, config.audio_tokens)))
+    def attention(batch: int, queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (torch.randn(batch, length, config.num_heads, config.head_dim, dtype=dtype).transpose(1, 2)
+                   for length in (queries, keys, keys))
+        return q, k, v
+
+    ends = product(patch, width), product(width, PATCH**2 * config.out_dim)
+    shapes = [*[(width, width)] * 8, (width, config.ffn_dim), (config.ffn_dim, width)]
+    products = [product(*shape) for _ in range(config.num_layers) for shape in shapes]
+    attentions = [attention(1, tokens, tokens), attention(1, tokens, config.text_len),
+                  attention(1, tokens, config.clip_tokens),
+                  attention(frames, latent.frame_tokens, config.audio_tokens)] * config.num_layers
 
     def run() -> None:
-        functional.linear(states[patch], ends[0])
-        for layer in weights:
-            for weight in layer:
-                functional.linear(states[weight.shape[1]], weight)
-            for queries, keys in attentions:
-                functional.scaled_dot_product_attention(queries, keys, keys)
-        functional.linear(states[width], ends[1])
+        for given in (*ends, *products):
+            functional.linear(*given)
+        for heads in attentions:
+            functional.scaled_dot_product_attention(*heads)
 
     return run
 

@@ -58,6 +58,8 @@ TextScale = Annotated[float | None, typer.Option("--text-scale", help="Over the 
                                                  show_default=False)]
 AudioScale = Annotated[float | None, typer.Option("--audio-scale", help="Over the preset's; 1 is none.",
                                                   show_default=False)]
+Projected = Annotated[bool, typer.Option("--apg", help="Adaptive projected guidance: strong scales without glaring"
+                                                       " colours.")]
 Color = Annotated[float, typer.Option("--color", help="How much colours are held to the first picture's, 0 to 1.")]
 Lora = Annotated[list[str] | None, typer.Option("--lora", metavar="FILE[:SCALE]", show_default=False,
                                                 help="Merged into the weights; also a name in models.lock."
@@ -82,10 +84,10 @@ def generate(
         bystander: Bystander = None, turns: Turns = False, job_file: Input = None, input_root: Root = None,
         prompt: Prompt = None, negative: Negative = "", weights: Weights = "", size: Size = "480",
         bucket: Bucket = False, preset: Preset = "best", steps: Steps = None, shift: Shift = None,
-        text_scale: TextScale = None, audio_scale: AudioScale = None, color: Color = 1.0, lora: Lora = None,
-        frames: Frames = None, chunk: Chunk = 81, tail: Tail = "short", seed: Seed = 0, reference: Reference = None,
-        state: Kept = None, device: Device = "auto", memory: Memory = "auto", attention: Attention = "auto",
-        config: Config = None, as_json: Json = False) -> int:
+        text_scale: TextScale = None, audio_scale: AudioScale = None, apg: Projected = False, color: Color = 1.0,
+        lora: Lora = None, frames: Frames = None, chunk: Chunk = 81, tail: Tail = "short", seed: Seed = 0,
+        reference: Reference = None, state: Kept = None, device: Device = "auto", memory: Memory = "auto",
+        attention: Attention = "auto", config: Config = None, as_json: Json = False) -> int:
     """Make a picture or a video say what is in a sound file (InfiniteTalk)."""
     started, settings = time.monotonic(), load_settings(config)
     with _errors(out):
@@ -93,14 +95,15 @@ def generate(
 
         job = _job(image, video, audio, (box, bystander), turns, job_file, input_root, prompt)
         job = replace(job, negative=negative, size=_size(size), bucket=bucket, frames=frames, seed=seed)
-        how = _settings(job, preset, {"steps": steps, "shift": shift}, {"text": text_scale, "audio": audio_scale},
+        scales = {"text": text_scale, "audio": audio_scale, "apg": apg}
+        how = _settings(job, preset, {"steps": steps, "shift": shift}, scales,
                         (reference, chunk, tail, color))
         _check_out(out)
         with jobs.opened(job) as ready:
             name = weights or f"infinitetalk-{how.sampling.size}p{'-multi' if job.needs_two else ''}"
             loras = [_lora(one, settings) for one in lora or ()]
-            engine = _engine(_files(name, settings, job), _device(device, settings), ready.take.size, memory, attention,
-                             loras)
+            engine = _engine(_files(name, settings, job), _device(device, settings), (*ready.take.size, chunk), memory,
+                             attention, loras)
             made = _run(ready, engine, how, out, state, repr((name, loras)))
             told = _told(ready, out, made) | {"seconds": round(time.monotonic() - started, 1)}
     answer(as_json, told, f"{MARKS['done']} {told['video']}  {clock(told['duration_s'])}, {told['width']}×"
@@ -146,6 +149,7 @@ def _size(text: str) -> Any:
 def _settings(job: Job, name: str, schedule: dict[str, Any], scales: dict[str, Any],
               rest: tuple[str | None, int, str, float]) -> StreamSettings:
     from infinitetalk import reference as references
+    from infinitetalk.guidance import Apg
     from infinitetalk.pictures import AREAS
     from infinitetalk.plan import ChunkSize
     from infinitetalk.sampling import preset
@@ -159,6 +163,7 @@ def _settings(job: Job, name: str, schedule: dict[str, Any], scales: dict[str, A
     which = job.size if isinstance(job.size, str) else min(
         AREAS, key=lambda one: abs(AREAS[one] - job.size[0] * job.size[1]))  # type: ignore[operator]
     sampling = preset(name, which)
+    scales = {**scales, "apg": Apg() if scales["apg"] else None}
     sampling = replace(sampling, **_given(schedule), guidance=replace(sampling.guidance, **_given(scales)))
     kinds = {"source": references.Source, "image": references.Image, "i2v": references.I2V, "fl2v": references.FL2V}
     return StreamSettings(size=ChunkSize(chunk), sampling=sampling, reference=kinds[chosen](),
@@ -224,8 +229,9 @@ def _device(asked: str, settings: Settings) -> str:
     return device
 
 
-def _engine(files: Files, device: str, size: tuple[int, int], memory: str, attention: str,
+def _engine(files: Files, device: str, chunk: tuple[int, int, int], memory: str, attention: str,
             loras: Sequence[tuple[Path, float]]) -> Engine:
+    """Load what makes chunks of (H, W, frames)."""
     import torch
 
     from infinitetalk.engine import load
@@ -235,7 +241,7 @@ def _engine(files: Files, device: str, size: tuple[int, int], memory: str, atten
                          hint="Pull the weights with `infinidub models pull`, or name their folder with --weights")
     stderr.print("  loading the networks …", highlight=False)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return load(files, device=device, dtype=dtype, memory=memory, size=size,  # type: ignore[arg-type]
+    return load(files, device=device, dtype=dtype, memory=memory, size=chunk[:2], frames=chunk[2],
                 attention=attention, loras=loras)
 
 

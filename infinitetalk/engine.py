@@ -162,8 +162,8 @@ class Engine:
 
 
 def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16,
-         memory: str = "auto", size: tuple[int, int] | None = None, attention: str = "auto",
-         loras: Sequence[tuple[Path, float]] = ()) -> Engine:
+         memory: str = "auto", size: tuple[int, int] | None = None, frames: int = ChunkSize.frames,
+         attention: str = "auto", loras: Sequence[tuple[Path, float]] = ()) -> Engine:
     """Load the engine.
 
     Args:
@@ -172,6 +172,7 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
         dtype: Of the transformer, CLIP and umT5; the autoencoder and the speech encoder stay in float32.
         memory: How the transformer is kept: a profile of `memory`, or "auto", which looks at the device.
         size: The largest (H, W) that will be generated; None: 16:9 at the area of the base.
+        frames: Of a chunk; fewer need less memory.
         attention: Back end of `attention.attend`; "auto": the fastest exact one.
         loras: Files and strengths, merged in order.
 
@@ -182,7 +183,7 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
     """
     backend = choose_attention(attention, device)
     width, height = dubbing_size(16, 9, AREAS[files.size_class])
-    chunk = PixelShape(ChunkSize().frames, *(size or (height, width)))
+    chunk = PixelShape(frames, *(size or (height, width)))
     residence = choose(free_memory(device), chunk, transformer_config(files), memory,
                        persons=files.persons, companions=_companions(files), dtype=dtype)
     transformer = load_transformer(files, dtype, device if residence.profile == "resident" else "cpu", backend)

@@ -228,8 +228,9 @@ class InfiniteTalk(Adapter):
             torch.set_num_threads(self._home.threads)
         lora = [(self._home.weights(self._options.lora) / "lora.safetensors", 1.0)] if distilled else []
         files = stored_files(self._options.weights, self._home.weights)
-        return load(files, device=device, memory="fp8" if self._options.precision == "fp8" else self._options.memory,
-                    size=self._size(16, 9)[::-1], attention=self._options.attention, loras=lora)
+        memory = "fp8" if self._options.precision == "fp8" else self._options.memory
+        return load(files, device=device, memory=memory, size=self._size(16, 9)[::-1], frames=self._options.chunk,
+                    attention=self._options.attention, loras=lora)
 
 
 @contextmanager

@@ -58,10 +58,11 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel and frame → (3, F, 1, 1) twice.
 
-    In float64: the rounded mean of a flat picture would give it a spread, which `transfer` would blow up.
+    By Welford's running mean (torch's `std_mean`), which a flat picture leaves without any spread: the rounding of a
+    plain sum would give it one, and `transfer` would blow that up.
     """
-    std, mean = torch.std_mean(lab.double(), dim=(2, 3), correction=0, keepdim=True)
-    return mean.to(lab), std.to(lab)
+    std, mean = torch.std_mean(lab, dim=(2, 3), correction=0, keepdim=True)      # (3, F, 1, 1) twice
+    return mean, std
 
 
 def _mix(

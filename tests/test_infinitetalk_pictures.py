@@ -89,6 +89,11 @@ def test_any_picture_covers_any_size(height, width, size):
     assert fit_mask(torch.ones(1, height, width), size).shape == (1, *size)
 
 
+def test_rows_and_columns_are_cut_alike():
+    mask = torch.rand(1, 50, 70, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_mask(mask.mT, (64, 64)), fit_mask(mask, (64, 64)).mT)
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8),
                                    np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_rgb_picture_is_refused(image):
@@ -112,6 +117,13 @@ def test_corrected_frames_have_the_references_colours():
         mine = statistics(frame)
         assert torch.allclose(mine.mean, reference.mean, atol=0.3)
         assert torch.allclose(mine.std, reference.std, atol=0.3)
+
+
+def test_statistics_are_those_of_lab():
+    chequered = torch.tensor([[-1.0, 1.0]]).expand(3, 2, 2)
+    stats = statistics(chequered)
+    assert torch.allclose(stats.mean, torch.tensor([50.0, 0, 0]), atol=0.01)
+    assert torch.allclose(stats.std, torch.tensor([50.0, 0, 0]), atol=0.01)
 
 
 def test_a_frame_with_its_own_colours_stays_and_strength_blends():
@@ -181,6 +193,13 @@ def test_of_many_who_are_seen_only_the_speaker_is_driven():
     assert not speaker[:, :4].any()
     assert others[:, :3].any()
     assert others[:, -3:].any()
+    assert not (speaker * others).any()
+
+
+def test_where_a_bystander_overlaps_the_speaker_the_speaker_is_driven():
+    speaker, others, _ = masks_of(assign((MIDDLE,), ((70, 10, 80, 70),), SOURCE, SIZE))
+    assert torch.equal(speaker, masks_of(assign((MIDDLE,), (LEFT,), SOURCE, SIZE))[0])
+    assert others.any()
     assert not (speaker * others).any()
 
 

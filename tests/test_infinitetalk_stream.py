@@ -326,6 +326,18 @@ def test_the_first_chunk_begins_with_the_reference_and_later_ones_with_what_was_
     assert torch.equal(chunks.latent(second, state)[:, :2], nets.codec.encode(pixels[:, -5:]))
 
 
+@pytest.mark.parametrize("frames", [7, 9, 10, 20])
+def test_new_frames_leave_and_context_frames_do_not_leave_twice(frames):
+    shot, how, nets = make_shot(frames), make_settings(), networks()
+    chunks, state, expected = Chunks(nets, shot, how), None, []
+    for span in chunks.spans:
+        pixels = torch.cat(list(chunks.pixels(chunks.latent(span, state), chunks.color())), 1)
+        expected.append(to_uint8(pixels[:, span.context:]))
+        state = chunks.follow(span, pixels[:, -5:], chunks.color())
+    made = np.concatenate([chunk.frames for chunk in stream(nets, shot, how)])
+    assert np.array_equal(made, np.concatenate(expected)[:frames])
+
+
 def test_context_is_corrected_before_it_is_carried():
     plain, corrected = (next(iter(stream(networks(), make_shot(13), make_settings(color=color)))) for color in (0, 1))
     assert plain.state.context is not None

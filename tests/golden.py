@@ -1,6 +1,7 @@
-"""Recorded vectors of the published implementation: configuration and tensor names come from the JSON beside each file.
+"""Recorded vectors: configuration and tensor names come from the JSON beside each file.
 
-The folder is named by INFINITETALK_GOLDEN and is no part of the project; without it these tests skip.
+Those of the published implementation lie in the folder named by INFINITETALK_GOLDEN, which is no part of the project.
+Without it the project's own (`record_vectors`) are read; tests that ask for others skip.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from safetensors.torch import load_file
 
 from infinitetalk.config import TransformerConfig
 
-FOLDER = os.environ.get("INFINITETALK_GOLDEN", "")
+OWN = Path(__file__).with_name("vectors")
+FOLDER = Path(os.environ.get("INFINITETALK_GOLDEN", "") or OWN)
 golden = pytest.mark.golden
-needs_golden = pytest.mark.skipif(not FOLDER, reason="set INFINITETALK_GOLDEN to the folder of recorded vectors")
 
 FIELDS = {"blocks": "audio_layers", "channels": "audio_channels", "intermediate_dim": "audio_hidden",
           "output_dim": "audio_dim", "context_tokens": "audio_tokens"}
@@ -53,17 +54,17 @@ class Golden:
 
 def read(name: str) -> Golden:
     """One recorded file by its stem; the test that asks for it skips where it is absent."""
-    about = Path(FOLDER) / f"{name}.json"
-    if not FOLDER or not about.is_file():
-        pytest.skip(f"{name}.json is not in INFINITETALK_GOLDEN")
+    about = FOLDER / f"{name}.json"
+    if not about.is_file():
+        pytest.skip(f"{name}.json is not recorded here: set INFINITETALK_GOLDEN to a folder that has it")
     told = json.loads(about.read_text(encoding="utf-8"))
     tensors = load_file(about.with_name(told["file"])) if "file" in told else {}
     return Golden(about=told, tensors=tensors)
 
 
 def names(prefix: str = "") -> list[str]:
-    """Stems of the recorded files, for parametrisation; empty where the folder is absent."""
-    return sorted(path.stem for path in Path(FOLDER).glob(f"{prefix}*.json")) if FOLDER else []
+    """Stems of the recorded files, for parametrisation."""
+    return sorted(path.stem for path in FOLDER.glob(f"{prefix}*.json"))
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:

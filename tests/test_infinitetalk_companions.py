@@ -25,7 +25,7 @@ from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.text import NEGATIVE_PROMPT, TextEncoder, clean
 from infinitetalk.vae import WanCodec
 from infinitetalk.vision import ClipVision
-from tests.golden import Golden, distance, golden, needs_golden, read
+from tests.golden import Golden, distance, golden, read
 from tests.tiny_infinitetalk import (
     CLIP_HEADS,
     WAV2VEC,
@@ -73,7 +73,6 @@ def speech(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 @golden
-@needs_golden
 def test_codec_gives_the_published_latents_and_frames() -> None:
     vae = read("vae")
     codec = WanCodec.published(vae.weights())
@@ -187,7 +186,6 @@ def test_clips_that_cannot_be_coded_are_refused(tiny: Tiny, shape: tuple[int, ..
 
 
 @golden
-@needs_golden
 def test_vision_gives_the_published_tokens() -> None:
     recorded = read("clip_visual")
     vision = ClipVision.from_published(recorded.weights(), heads=recorded.about["config"]["heads"])
@@ -225,7 +223,6 @@ def test_what_is_no_picture_is_refused(tiny: Tiny) -> None:
 
 
 @golden
-@needs_golden
 def test_text_gives_the_published_states_without_padding(tokenizer: Path) -> None:
     recorded = read("t5_encoder")
     text = TextEncoder.from_published(recorded.weights(), tokenizer)
@@ -284,7 +281,6 @@ def recorded_speech() -> tuple[Golden, AudioEncoder]:
 
 
 @golden
-@needs_golden
 def test_speech_gives_the_published_states() -> None:
     recorded, encoder = recorded_speech()
     loud = normalise_loudness(recorded["in.wave"].numpy())
@@ -296,7 +292,6 @@ def test_speech_gives_the_published_states() -> None:
 
 
 @golden
-@needs_golden
 def test_windows_are_the_published_ones() -> None:
     recorded, encoder = recorded_speech()
     frames = recorded.about["video_length"]

@@ -11,10 +11,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infinitetalk.attention import available
@@ -150,17 +150,23 @@ class Run:
         latent = torch.randn(16, *self.plan.pixels.latent, device=self.plan.device)  # (16, T, h, w)
         for dtype in dict.fromkeys((self.plan.dtype, torch.float32)):
             with torch.device("meta"):
-                vae = AutoencoderKLWan(base_dim=self.plan.codec_width)
+                vae = cast(Any, AutoencoderKLWan)(base_dim=self.plan.codec_width)
             nn.Module.to(vae, dtype).to_empty(device=self.plan.device)  # diffusers' own `to` warns of what is not there
             fill(vae)
-            codec = WanCodec(vae)
-            fresh_peak(self.plan.device)
-            self.figures["codec"][str(dtype).removeprefix("torch.")] = {
-                "encode_s": self._few(lambda codec=codec: codec.encode(pixels)),
-                "encode_context_s": self._few(lambda codec=codec: codec.encode(pixels[:, :CONTEXT])),
-                "decode_s": self._few(lambda codec=codec: list(map(len, codec.decode(latent)))),
+            self._codec = WanCodec(vae)
+            self.figures["codec"][str(dtype).removeprefix("torch.")] = self._coding(self._codec, pixels, latent)
+
+    def _coding(
+        self,
+        codec: WanCodec,
+        pixels: Tensor,  # (3, F, H, W)
+        latent: Tensor,  # (16, T, h, w)
+    ) -> dict[str, Any]:
+        fresh_peak(self.plan.device)
+        return {"encode_s": self._few(lambda: codec.encode(pixels)),
+                "encode_context_s": self._few(lambda: codec.encode(pixels[:, :CONTEXT])),
+                "decode_s": self._few(lambda: list(map(len, codec.decode(latent)))),
                 "peak_bytes": peak(self.plan.device)}
-            self._codec = codec
 
     def chunk(self) -> None:
         """A whole chunk in four steps of one forward, as in streaming: reference, context, steps, frames."""
@@ -270,4 +276,6 @@ def fits(plan: GpuPlan) -> bool:
     with torch.device("meta"):
         parameters = sum(one.numel() for one in Transformer(plan.config).parameters())
     between = plan.pixels.latent.tokens * (plan.config.ffn_dim + 12 * plan.config.dim) * 4
-    return parameters * plan.dtype.itemsize + between + 10 * 2**30 < torch.cuda.mem_get_info(plan.device)[0]
+    free: int = torch.cuda.mem_get_info(plan.device)[0]
+    needed: int = parameters * plan.dtype.itemsize + between + 10 * 2**30
+    return needed < free

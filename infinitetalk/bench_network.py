@@ -16,7 +16,7 @@ def random_network(config: TransformerConfig, device: torch.device, dtype: torch
     """A transformer whose activations stay in range through any number of blocks."""
     with torch.device("meta"):
         network = Transformer(config, attention)
-    network = network.to(dtype).to_empty(device=device).eval().requires_grad_(requires_grad=False)
+    network.to(dtype).to_empty(device=device).eval().requires_grad_(requires_grad=False)
     fill(network)
     return network
 

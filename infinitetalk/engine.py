@@ -163,7 +163,7 @@ class Engine:
 
 def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16,
          memory: str = "auto", size: tuple[int, int] | None = None, frames: int = ChunkSize.frames,
-         attention: str = "auto", loras: Sequence[tuple[Path, float]] = ()) -> Engine:
+         attention: str = "auto", compiled: bool = False, loras: Sequence[tuple[Path, float]] = ()) -> Engine:
     """Load the engine.
 
     Args:
@@ -174,6 +174,7 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
         size: The largest (H, W) that will be generated; None: 16:9 at the area of the base.
         frames: Of a chunk; fewer need less memory.
         attention: Back end of `attention.attend`; "auto": the fastest exact one.
+        compiled: Whether the blocks are compiled at their first use: a minute or two, for faster chunks after it.
         loras: Files and strengths, merged in order.
 
     Raises:
@@ -194,6 +195,8 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
         transformer.to(device)
     if residence.profile == "offload":
         BlockOffload(transformer, device, residence.blocks_resident)
+    if compiled:
+        transformer.compile_blocks()
     networks = Networks(transformer, load_codec(files, device=device), load_vision(files, dtype, device))
     text = load_text(files, dtype, device if residence.text_resident else "cpu")
     return Engine(networks, text, load_audio(files, device), persons=files.persons)

@@ -11,7 +11,7 @@ pixel falls back on its own place. Region `person` is a rectangle around the hea
 whole shot.
 
 *What enters recipes.* fp8 does, since it makes other pictures (`precision`); where the weights lie and which exact
-kernel computes the attention do not (`memory`, `attention`, `device`): these differ in rounding alone, as two GPUs do.
+kernels compute it do not (`memory`, `attention`, `compiled`, `device`): these differ in rounding alone, as two GPUs do.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class InfiniteTalkOptions(Record):
     """Whether all weights lie on the GPU, or visit it block by block."""
     attention: Literal["auto", "sdpa", "cudnn", "flash2", "flash3"] = "auto"
     """The exact kernel that computes attention; those that round to 8 bits are not offered."""
+    compiled: bool = False
+    """Compile the network for this GPU: a minute or two at the first shot, faster from then on."""
     device: str = "auto"
     """'auto': the machine's `device`, where that is a GPU, else a GPU if there is one."""
 
@@ -88,7 +90,7 @@ class InfiniteTalk(Adapter):
     """Sparse-frame video dubbing (arXiv 2508.14033)."""
 
     OPTIONS: ClassVar[type[Record]] = InfiniteTalkOptions
-    CONNECTION: ClassVar[frozenset[str]] = frozenset({"memory", "attention", "device"})
+    CONNECTION: ClassVar[frozenset[str]] = frozenset({"memory", "attention", "compiled", "device"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(InfiniteTalkOptions, ref.name, ref.options, home.connection)
@@ -230,7 +232,7 @@ class InfiniteTalk(Adapter):
         files = stored_files(self._options.weights, self._home.weights)
         memory = "fp8" if self._options.precision == "fp8" else self._options.memory
         return load(files, device=device, memory=memory, size=self._size(16, 9)[::-1], frames=self._options.chunk,
-                    attention=self._options.attention, loras=lora)
+                    attention=self._options.attention, compiled=self._options.compiled, loras=lora)
 
 
 @contextmanager

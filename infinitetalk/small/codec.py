@@ -1,0 +1,239 @@
+"""Pixels ↔ latents, small enough for a CPU: a causal autoencoder, 4×8×8, 16 channels.
+
+Pixels pass 2-D convolutions alone; time is mixed where a latent is, each latent frame seeing itself and the one before
+it (causal as in Wan 2.1, arXiv 2503.20314, section 4.1). The first pixel frame stands for four equal ones, so that one
+picture makes one latent frame; of the four that its latent gives back, the last is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from infinitetalk.errors import BadInputError
+from infinitetalk.shapes import SPATIAL, TEMPORAL
+from infinitetalk.small.config import LATENT_CHANNELS, CodecConfig
+from infinitetalk.weights import assemble, open_tensors
+
+PIXEL_CHANNELS = 3
+WEIGHTS = "codec.safetensors"
+SPAN = 8
+"""Latent frames that are encoded at once: memory does not grow with a clip's length."""
+
+
+class Residual(nn.Module):  # type: ignore[misc]
+    """Two convolutions beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        """Add what the convolutions find."""
+        return functional.relu(x + self.second(functional.relu(self.first(x))))
+
+
+class Mix(nn.Module):  # type: ignore[misc]
+    """A residual block over a latent frame and the one before it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self,
+        x: Tensor,  # (B, T, C, h, w)
+        before: Tensor | None,  # (B, C, h, w)
+    ) -> tuple[Tensor, Tensor]:
+        """Mix → the same shape, and the memory for what comes next; no memory is the beginning of a clip."""
+        start = torch.zeros_like(x[:, :1]) if before is None else before[:, None]  # (B, 1, C, h, w)
+        pairs = torch.cat((torch.cat((start, x[:, :-1]), 1), x), 2)  # (B, T, 2C, h, w)
+        found = self.second(functional.relu(self.first(_folded(pairs))))  # (B·T, C, h, w)
+        return functional.relu(x + found.unflatten(0, x.shape[:2])), x[:, -1]
+
+
+class Encoder(nn.Module):  # type: ignore[misc]
+    """Pixels of whole latent frames → latents."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        half = max(1, config.blocks // 2)
+        self.pixels = nn.Conv2d(4 * PIXEL_CHANNELS, config.fine, 3, padding=1)
+        self.middle = nn.Conv2d(config.fine, config.middle, 3, stride=2, padding=1)
+        self.middle_blocks = nn.Sequential(*(Residual(config.middle) for _ in range(half)))
+        self.coarse = nn.Conv2d(config.middle, config.middle, 3, stride=2, padding=1)
+        self.join = nn.Conv2d(TEMPORAL * config.middle, config.coarse, 1)
+        self.mixes = nn.ModuleList(Mix(config.coarse) for _ in range(half))
+        self.out = nn.Conv2d(config.coarse, LATENT_CHANNELS, 1)
+
+    def forward(
+        self,
+        pixels: Tensor,  # (B, 4·T, 3, H, W)
+        memory: list[Tensor | None],
+    ) -> Tensor:  # (B, T, 16, h, w)
+        """Encode; the memory is brought forward."""
+        batch = len(pixels)
+        x = functional.relu(self.pixels(pixel_unshuffle(_folded(pixels), 2)))
+        x = self.middle_blocks(functional.relu(self.middle(x)))
+        x = functional.relu(self.coarse(x))  # (B·4T, C, h, w)
+        x = x.reshape(-1, TEMPORAL * x.shape[1], *x.shape[2:])  # (B·T, 4C, h, w)
+        x = _mixed(functional.relu(self.join(x)).unflatten(0, (batch, -1)), self.mixes, memory)
+        return self.out(_folded(x)).unflatten(0, (batch, -1))
+
+
+class Decoder(nn.Module):  # type: ignore[misc]
+    """Latents → pixels of whole latent frames."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.into = nn.Conv2d(LATENT_CHANNELS, config.coarse, 3, padding=1)
+        self.mixes = nn.ModuleList(Mix(config.coarse) for _ in range(config.blocks))
+        self.part = nn.Conv2d(config.coarse, TEMPORAL * 4 * config.middle, 1)
+        self.middle_blocks = nn.Sequential(*(Residual(config.middle) for _ in range(config.blocks)))
+        self.fine = nn.Conv2d(config.middle, 4 * config.fine, 3, padding=1)
+        self.fine_block = Residual(config.fine)
+        self.out = nn.Conv2d(config.fine, 4 * PIXEL_CHANNELS, 3, padding=1)
+
+    def forward(
+        self,
+        latent: Tensor,  # (B, T, 16, h, w)
+        memory: list[Tensor | None],
+    ) -> Tensor:  # (B, 4·T, 3, H, W)
+        """Decode; the memory is brought forward."""
+        batch = len(latent)
+        x = functional.relu(self.into(_folded(latent))).unflatten(0, (batch, -1))
+        x = self.part(_folded(_mixed(x, self.mixes, memory)))  # (B·T, 16C, h, w)
+        x = functional.relu(pixel_shuffle(x.reshape(len(x) * TEMPORAL, -1, *x.shape[2:]), 2))
+        x = functional.relu(pixel_shuffle(self.fine(self.middle_blocks(x)), 2))
+        return pixel_shuffle(self.out(self.fine_block(x)), 2).unflatten(0, (batch, -1))
+
+
+class Autoencoder(nn.Module):  # type: ignore[misc]
+    """Both halves, and the mean and standard deviation of each latent channel over the training clips."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
+        self.register_buffer("std", torch.ones(LATENT_CHANNELS))
+
+    def encode(
+        self,
+        pixels: Tensor,  # (B, F, 3, H, W), F = 4(T-1)+1
+        memory: list[Tensor | None] | None = None,
+    ) -> Tensor:  # (B, T, 16, h, w)
+        """Latents as the network makes them, not normalised; without a memory, of a clip from its beginning."""
+        if memory is None:
+            memory = _memory(self.encoder)
+            pixels = torch.cat((pixels[:, :1].expand(-1, TEMPORAL - 1, -1, -1, -1), pixels), 1)
+        return self.encoder(pixels, memory)
+
+    def decode(
+        self,
+        latent: Tensor,  # (B, T, 16, h, w)
+    ) -> Tensor:  # (B, F, 3, H, W)
+        """Frames of latents that are not normalised, from a clip's beginning; not clamped."""
+        return self.decoder(latent, _memory(self.decoder))[:, TEMPORAL - 1:]
+
+
+class SmallCodec:
+    """Encodes and decodes clips by an `Autoencoder`; gives float32. A `networks.Codec`."""
+
+    def __init__(self, network: Autoencoder) -> None:
+        self.network = network.eval().to(memory_format=torch.channels_last)
+
+    @classmethod
+    def read(cls, file: Path, config: CodecConfig, *, device: torch.device | str = "cpu") -> SmallCodec:
+        """The codec of a file of weights.
+
+        Raises:
+            BadWeightsError: The file is absent, damaged, or of another configuration.
+        """
+        with torch.device("meta"):
+            network = Autoencoder(config)
+        return cls(assemble(network, open_tensors([file]), torch.float32, device))
+
+    def digest(self) -> str:
+        """Tells codecs apart by their weights: latents of one mean nothing to another."""
+        told = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            told.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        return told.hexdigest()[:16]
+
+    def encode(
+        self,
+        pixels: Tensor,  # (3, F, H, W) in [-1, 1]
+    ) -> Tensor:
+        """Latent of a clip, normalised per channel → (16, T, h, w), float32.
+
+        Pixel frames after the last 4k+1 are dropped. H and W are multiples of 8.
+        """
+        _check("pixels", pixels, PIXEL_CHANNELS, SPATIAL)
+        frames = pixels.transpose(0, 1)[None]  # (1, F, 3, H, W)
+        memory = _memory(self.network.encoder)
+        spans = [torch.cat((frames[:, :1],) * TEMPORAL, 1)]
+        usable = 1 + (frames.shape[1] - 1) // TEMPORAL * TEMPORAL
+        spans += frames[:, 1:usable].split(SPAN * TEMPORAL, dim=1) if usable > 1 else []
+        with torch.no_grad():
+            latent = torch.cat([self.network.encode(self._moved(span), memory) for span in spans], 1)[0]
+        latent = (latent.float() - self._column(self.network.mean)) / self._column(self.network.std)
+        return latent.transpose(0, 1).contiguous()
+
+    def decode(
+        self,
+        latent: Tensor,  # (16, T, h, w)
+    ) -> Iterator[Tensor]:
+        """Frames of a latent as they are decoded: (3, 1, H, W), then (3, 4, H, W) each, float32 in [-1, 1]."""
+        _check("latent", latent, LATENT_CHANNELS, 1)
+        frames = self._moved(latent.transpose(0, 1)).float()  # (T, 16, h, w)
+        return self._decoded(frames * self._column(self.network.std) + self._column(self.network.mean))
+
+    def _decoded(self, latent: Tensor) -> Iterator[Tensor]:
+        memory = _memory(self.network.decoder)
+        for index, frame in enumerate(latent.split(1)):  # (1, 16, h, w)
+            with torch.no_grad():  # entered anew for each: a generator must not leave its caller without gradients
+                pixels = self.network.decoder(self._moved(frame[None]), memory)[0]  # (4, 3, H, W)
+            kept = pixels if index else pixels[-1:]
+            yield kept.float().clamp(-1, 1).transpose(0, 1)
+
+    def _column(self, statistic: Tensor) -> Tensor:
+        return statistic.float().view(-1, 1, 1)
+
+    def _moved(self, x: Tensor) -> Tensor:
+        weight = self.network.decoder.out.weight
+        return x.to(weight.device, weight.dtype)
+
+
+def _mixed(x: Tensor, mixes: nn.ModuleList, memory: list[Tensor | None]) -> Tensor:
+    """x (B, T, C, h, w) after all mixes, each with its own place in the memory."""
+    for index, mix in enumerate(mixes):
+        x, memory[index] = mix(x, memory[index])
+    return x
+
+
+def _memory(side: Encoder | Decoder) -> list[Tensor | None]:
+    """What the mixes of a half remember: nothing yet."""
+    return [None] * len(side.mixes)
+
+
+def _folded(x: Tensor) -> Tensor:
+    """(B, T, C, H, W) → (B·T, C, H, W), channels last in memory: convolutions on a CPU are faster so."""
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _check(what: str, x: Tensor, channels: int, multiple: int) -> None:
+    """Refuse what is no clip of whole latents."""
+    if x.ndim != 4 or x.shape[0] != channels or not x.numel() or x.shape[2] % multiple or x.shape[3] % multiple:
+        raise BadInputError(f"{what} of shape {tuple(x.shape)} cannot be coded", where="SmallCodec",
+                            hint=f"Give ({channels}, frames, height, width), sides a multiple of {multiple}.")

@@ -1,0 +1,235 @@
+"""Hair: a hull around the scalp, grown downwards from the crown, cut along a line that each style draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from infinitetalk.world.body import EARS, INSIDE, SKIN, Body
+from infinitetalk.world.mesh import Surface, strip
+from infinitetalk.world.scene import Floats, Person
+
+HAIR = 6
+ROUND, DOWN = 112, 64
+"""Vertices of the hull around the head and from the crown down."""
+CENTRE = np.array([0.0, -0.048, 0.862], np.float32)
+"""Of the average head."""
+DROP = 0.00175
+"""Metres that a degree below the equator hangs down."""
+ANGLES = (0, 25, 45, 60, 75, 95, 125, 180)
+"""Degrees from the face's middle, where lines are given."""
+HAIRLINE = (58, 59, 63, 74, 99, 84, 112, 128)
+"""Degrees from the crown where hair stops growing, at `ANGLES`."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How hair is cut. Lengths are degrees from the crown, at `ANGLES`; below the equator (90) hair hangs freely."""
+
+    ends: tuple[float, ...]
+    top: float
+    """Metres it stands off the scalp at the crown."""
+    side: float
+    """The same at the equator."""
+    curl: float = 0.0
+    """Strength of curls, 0 … 1."""
+    quiff: float = 0.0
+    """Metres more above the forehead."""
+    bun: bool = False
+    over_ears: bool = False
+
+
+STYLES: dict[str, Style] = {
+    "bald": Style(HAIRLINE, 0, 0),
+    "shaved": Style(HAIRLINE, 0.0025, 0.002),
+    "short": Style(HAIRLINE, 0.012, 0.007),
+    "quiff": Style(HAIRLINE, 0.016, 0.006, quiff=0.016),
+    "fringe": Style((76, 77, 80, 88, 106, 86, 116, 132), 0.015, 0.012),
+    "curls": Style((60, 61, 65, 78, 104, 92, 122, 138), 0.034, 0.028, curl=1.0),
+    "bun": Style(HAIRLINE, 0.008, 0.006, bun=True),
+    "bob": Style((58, 59, 64, 128, 150, 154, 158, 160), 0.016, 0.014, over_ears=True),
+    "pageboy": Style((78, 78, 81, 130, 146, 150, 152, 154), 0.017, 0.016, over_ears=True),
+    "long": Style((58, 59, 64, 150, 178, 190, 215, 235), 0.015, 0.013, over_ears=True),
+}
+
+
+@dataclass(frozen=True)
+class Scalp:
+    """What the hull is built around, on the average body."""
+
+    radius: Floats
+    """Of the head without and with ears, in every direction of the grid, (2, ROUND, DOWN)."""
+    bare: NDArray[np.int64]
+    """Vertices of the head that hair follows."""
+
+
+def directions(azimuth: Floats, polar: Floats) -> Floats:
+    """Unit vectors (…, 3) at degrees from the face's middle and from the crown."""
+    a, p = np.radians(azimuth), np.radians(polar)
+    return np.stack([np.sin(a) * np.sin(p), -np.cos(a) * np.sin(p), np.cos(p)], -1).astype(np.float32)
+
+
+def angles(points: Floats) -> tuple[Floats, Floats]:
+    """Degrees from the face's middle (signed) and from the crown, of points (n, 3)."""
+    x, y, z = (points - CENTRE).T
+    return (np.degrees(np.arctan2(x, -y)).astype(np.float32), np.degrees(np.arctan2(np.hypot(x, y), z)).astype(np.float32))
+
+
+def line(values: tuple[float, ...], azimuth: Floats) -> Floats:
+    """A line round the head, smoothly through its values at `ANGLES`."""
+    from scipy.interpolate import PchipInterpolator
+
+    return np.asarray(PchipInterpolator(ANGLES, values)(np.abs(azimuth)), np.float32)
+
+
+def scalp_margin(body: Body, person: Person) -> Floats:
+    """Degrees inside the hairline, over 0 where hair grows, (V,)."""
+    if person.hair_style == "bald":
+        return np.full(len(body.mean), -90, np.float32)
+    azimuth, polar = angles(body.mean)
+    found = line(HAIRLINE, azimuth) - polar
+    found[(body.marks[:, EARS] > 0.4) | (body.mean[:, 2] < CENTRE[2] - 0.13)] = -90
+    return found
+
+
+@lru_cache(1)
+def scalp(body: Body) -> Scalp:
+    """Radii of the average head on the hull's grid."""
+    azimuth, polar = _grid()
+    wanted = directions(azimuth, polar).reshape(-1, 3)
+    skin = body.of_part(SKIN)
+    skin = skin[(body.mean[skin, 2] > CENTRE[2] - 0.12) & (body.marks[skin, INSIDE] < 0.5)]
+    bare = skin[body.marks[skin, EARS] < 0.2]
+    radii = []
+    for chosen, outermost in ((bare, False), (skin, True)):
+        rays = body.mean[chosen] - CENTRE
+        far = np.linalg.norm(rays, axis=1)
+        distance, near = cKDTree(rays / far[:, None]).query(wanted, 10 if outermost else 5)
+        weight = 1 / (distance + 0.01) ** 2
+        mean = (far[near] * weight).sum(1) / weight.sum(1)
+        radii.append(np.maximum(mean, far[near].max(1)) if outermost else mean)
+    return Scalp(np.stack(radii).reshape(2, ROUND, DOWN).astype(np.float32), bare)
+
+
+def _grid() -> tuple[Floats, Floats]:
+    """Azimuth and polar angle of the hull's vertices on the sphere, in degrees, (ROUND, DOWN)."""
+    azimuth = np.arange(ROUND, dtype=np.float32) / ROUND * 360 - 180
+    polar = np.linspace(0.5, 140, DOWN, dtype=np.float32)
+    return np.broadcast_to(azimuth[:, None], (ROUND, DOWN)), np.broadcast_to(polar[None], (ROUND, DOWN))
+
+
+def grow(body: Body, rest: Floats, person: Person, r: np.random.Generator) -> list[Surface]:
+    """The hair of a person.
+
+    Args:
+        body: The body.
+        rest: The person's vertices at rest, (V, 3).
+        person: Whose hair.
+        r: Chance of locks and lengths.
+    """
+    style = STYLES[person.hair_style]
+    if style.top <= 0:
+        return []
+    around = scalp(body)
+    azimuth, _ = _grid()
+    ends = line(style.ends, azimuth[:, 0]) + _locks(azimuth[:, 0], r) * (4 if max(style.ends) > 140 else 1.5)
+    share = np.linspace(0, 1, DOWN, dtype=np.float32)[None]
+    reach = 0.5 + (ends[:, None] + 3) * share                                         # (ROUND, DOWN) degrees
+    canonical, root = _placed(around, style, azimuth, reach, ends, r)
+    follow = _follow(body, around, root)
+    flat = canonical.reshape(-1, 3)
+    points = flat + follow @ (rest - body.mean)
+    hang = np.clip((CENTRE[2] - 0.02 - flat[:, 2]) / 0.25, 0, 1)
+    paint = np.stack([np.repeat(azimuth[:, 0], DOWN), reach.ravel(), (ends[:, None] - reach).ravel(),
+                      np.full(flat.shape[0], style.curl)], 1).astype(np.float32)
+    hull = Surface(points.astype(np.float32), flat, _skin(body, hang), strip(ROUND, DOWN, closed=True), HAIR, paint,
+                   _shade(flat, hang))
+    return [hull, _bun(body, rest, around)] if style.bun else [hull]
+
+
+def _locks(azimuth: Floats, r: np.random.Generator) -> Floats:
+    """A periodic unevenness round the head, about −1 … 1."""
+    a = np.radians(azimuth)
+    return np.asarray(sum(r.normal() * np.cos(k * a + r.uniform(0, 6.3)) / 2.5 for k in (3, 5, 8, 13, 21)), np.float32)
+
+
+def _placed(around: Scalp, style: Style, azimuth: Floats, reach: Floats, ends: Floats,
+            r: np.random.Generator) -> tuple[Floats, Floats]:
+    """Vertices of the hull on the average head, and the points of the scalp they follow, (ROUND, DOWN, 3) both."""
+    columns = np.clip((np.minimum(reach, 139.9) - 0.5) / 139.5 * (DOWN - 1), 0, DOWN - 1.001)
+    left = columns.astype(int)
+    rows, part = np.arange(ROUND)[:, None], columns - columns.astype(int)
+    radii = around.radius[1 if style.over_ears else 0]
+    radius = radii[rows, left] * (1 - part) + radii[rows, left + 1] * part
+    free = np.clip(reach - 92, 0, None) if style.over_ears else np.zeros_like(reach)
+    polar = reach - free
+    level = np.clip(polar / 90, 0, 1)
+    thick = style.top + (style.side - style.top) * level ** 2
+    front = np.exp(-(((polar - 48) / 16) ** 2)) * np.exp(-((azimuth / 38) ** 2))
+    thick = thick + style.quiff * front
+    if style.curl:
+        thick = thick * (1 + 0.13 * style.curl * _bumps(azimuth, polar, r))
+    edge = np.clip((ends[:, None] - reach) / 9, 0, 1)
+    root = CENTRE + directions(azimuth, polar) * radius[..., None]
+    grip = np.where(free > 0, 1, edge ** 0.6) if style.over_ears else edge ** 0.6
+    keep = 0.45 if style.over_ears else 0.0
+    out = CENTRE + directions(azimuth, polar) * (radius + thick * np.maximum(grip, keep) - 0.0015 * (grip < 0.3))[..., None]
+    wave = 1 - 0.10 * np.clip(free / 60, 0, 1) ** 2 * (max(style.ends) < 200)
+    middle = np.array([0, CENTRE[1]], np.float32)
+    out[..., :2] = middle + (out[..., :2] - middle) * wave[..., None]
+    out[..., 2] -= free * DROP
+    behind = np.clip((out[..., 1] - 0.0) / 0.05, 0, 1) * np.clip((0.76 - out[..., 2]) / 0.08, 0, 1)
+    out[..., 1] += behind * 0.012
+    return out.astype(np.float32), root.astype(np.float32)
+
+
+def _bumps(azimuth: Floats, polar: Floats, r: np.random.Generator) -> Floats:
+    """Unevenness over the head, about −1 … 1."""
+    way = directions(azimuth, polar)
+    total = np.zeros(azimuth.shape, np.float32)
+    for _ in range(10):
+        total += np.sin(way @ r.normal(0, 14, 3).astype(np.float32) + r.uniform(0, 6.3)) / 3
+    return total
+
+
+def _follow(body: Body, around: Scalp, root: Floats) -> sparse.csr_matrix:
+    """Rows that average what the scalp near each vertex does, sparse (n, V)."""
+    distance, near = cKDTree(body.mean[around.bare]).query(root.reshape(-1, 3), 8)
+    weight = 1 / (distance + 0.008)
+    weight /= weight.sum(1, keepdims=True)
+    rows = np.repeat(np.arange(len(near)), 8)
+    return sparse.csr_matrix((weight.ravel().astype(np.float32), (rows, around.bare[near].ravel())), (len(near), len(body.mean)))
+
+
+def _skin(body: Body, hang: Floats) -> sparse.csr_matrix:
+    """Hair goes with the head; what hangs low partly with the chest, sparse (n, J)."""
+    columns = np.tile([body.bone("head"), body.bone("spine01")], len(hang))
+    low = 0.8 * hang
+    return sparse.csr_matrix((np.stack([1 - low, low], 1).ravel().astype(np.float32), (np.repeat(np.arange(len(hang)), 2), columns)),
+                             (len(hang), len(body.names)))
+
+
+def _shade(points: Floats, hang: Floats) -> Floats:
+    """Darker near the neck."""
+    return np.asarray(1 - 0.35 * np.clip(hang * 2, 0, 1) * np.clip((points[:, 1] + 0.1) / 0.1, 0, 1), np.float32)
+
+
+def _bun(body: Body, rest: Floats, around: Scalp) -> Surface:
+    """A knot at the back of the head."""
+    rows, columns = 40, 20
+    a = np.arange(rows, dtype=np.float32)[:, None] / rows * 2 * np.pi + np.zeros((1, columns), np.float32)
+    p = np.linspace(0.02, np.pi - 0.02, columns, dtype=np.float32)[None] + np.zeros((rows, 1), np.float32)
+    way = np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
+    middle = CENTRE + directions(np.float32(180), np.float32(48)) * 0.125
+    wound = 1 + 0.05 * np.sin(6 * p + 2 * a)
+    canonical = (middle + way * np.array([0.040, 0.036, 0.036], np.float32) * wound[..., None]).reshape(-1, 3).astype(np.float32)
+    follow = _follow(body, around, np.broadcast_to(middle, (len(canonical), 3)))
+    points = canonical + follow @ (rest - body.mean)
+    paint = np.stack([np.degrees(a).ravel() * 0.3, np.degrees(p).ravel(), np.full(a.size, 60.0), np.zeros(a.size)], 1)
+    return Surface(points.astype(np.float32), canonical, _skin(body, np.zeros(len(points), np.float32)),
+                   strip(rows, columns, closed=True), HAIR, paint.astype(np.float32), np.full(len(points), 0.95, np.float32))

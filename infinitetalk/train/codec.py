@@ -1,0 +1,183 @@
+"""Training of the autoencoder: pixels and their gradients are to be near, the mouth's three times as much.
+
+Latents are noised by a fixed amount while it trains and drawn towards 0, so that neighbouring latents mean similar
+pictures and those that a transformer makes, never quite right, are decoded without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from infinitetalk.errors import BadInputError
+from infinitetalk.pictures import from_uint8
+from infinitetalk.shapes import latent_frames
+from infinitetalk.small.codec import WEIGHTS, Autoencoder, SmallCodec
+from infinitetalk.small.config import SmallConfig
+from infinitetalk.train.latents import TalkingClip
+from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
+
+RECIPE = Recipe(steps=6000, rate=2e-3, batch=6, decay=0.0, ema=0.995)
+MEASURED = 64
+"""Clips by which latents are normalised."""
+
+
+@dataclass(frozen=True)
+class CodecLoss:
+    """How pictures are compared."""
+
+    frames: int = 9
+    """Of an example: 4k+1."""
+    mouth: float = 3.0
+    """Weight of the mouth's box against the rest."""
+    gradient: float = 1.0
+    """Weight of differences between neighbouring pixels, along both sides and in time, against the pixels'."""
+    noise: float = 0.1
+    """Standard deviation of the noise on latents."""
+    pull: float = 1e-3
+    """Weight of their squares."""
+
+
+class Fidelity(NamedTuple):
+    """How well held-out clips come back, in decibels (PSNR over pixels in 0 … 255, the peak being 255)."""
+
+    whole: float
+    mouth: float
+    """Inside the mouth's box alone."""
+    worst: float
+    """Of the worst clip."""
+
+
+def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, minutes: float = LONGEST, *,
+                recipe: Recipe = RECIPE, weighing: CodecLoss | None = None, device: torch.device | str = "cpu",
+                told: Told = lambda step, loss: None) -> Piece:
+    """Train the autoencoder, or go on with it; its average is written as `codec.safetensors` at the end of each piece.
+
+    Args:
+        config: Sizes.
+        clips: What to learn from; read where they lie, so that they need not fit into memory.
+        out: Where states and weights are written.
+        minutes: Wall clock of this piece.
+        recipe: How weights are found.
+        weighing: How pictures are compared.
+        device: Where to compute.
+        told: Step and loss, after each.
+
+    Raises:
+        BadInputError: No clip is long enough, or the folder holds another run.
+        DivergedError: The loss is no number; the last good state is kept.
+    """
+    weighing = weighing or CodecLoss()
+    long = [clip for clip in clips if len(clip.frames) >= weighing.frames]
+    if not long:
+        raise BadInputError(f"no clip has {weighing.frames} frames", where="training", hint="Give longer clips")
+    torch.manual_seed(recipe.seed)
+    network = Autoencoder(config.codec).to(device, memory_format=torch.channels_last)
+    run = Run(network, recipe, out / "codec", f"codec {config.codec} {weighing}")
+    piece = run.fit(_loss(network, long, recipe.batch, weighing), minutes, told)
+    average = cast(Autoencoder, run.averaged())
+    normalise(average, long, weighing.frames)
+    write_codec(average, out)
+    return piece
+
+
+def write_codec(network: Autoencoder, out: Path) -> None:
+    """Write `codec.safetensors` in half precision; statistics stay in float32."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: (value if name in ("mean", "std") else value.half()).cpu().contiguous()
+               for name, value in network.state_dict().items()}, out / WEIGHTS)
+
+
+def normalise(network: Autoencoder, clips: Sequence[TalkingClip], frames: int) -> None:
+    """Measure mean and standard deviation of each latent channel over some of the clips, evenly chosen."""
+    chosen = clips[:: max(1, len(clips) // MEASURED)]
+    device = network.mean.device
+    with torch.no_grad():
+        latents = torch.cat([network.encode(_pixels(clip.frames[:frames]).to(device)[None])[0] for clip in chosen])
+        values = latents.transpose(0, 1).flatten(1).float()  # (16, T·h·w)
+        network.mean.copy_(values.mean(1))
+        network.std.copy_(values.std(1).clamp(min=1e-3))
+
+
+def fidelity(codec: SmallCodec, clips: Sequence[TalkingClip]) -> Fidelity:
+    """Encode and decode clips as the engine does, and compare the bytes that are seen."""
+    whole, mouths = [], []
+    for clip in clips:
+        used = 1 + 4 * (latent_frames(len(clip.frames)) - 1)
+        pixels = _pixels(clip.frames[:used]).transpose(0, 1)  # (3, F, H, W)
+        back = torch.cat(list(codec.decode(codec.encode(pixels))), 1).cpu()  # (3, F, H, W)
+        error = ((back - pixels) * 127.5).square()  # (3, F, H, W)
+        whole.append(float(error.mean()))
+        inside = mouth_pixels(clip.mouth[:used], error.shape[2], error.shape[3])[None]  # (1, F, H, W)
+        if inside.any():
+            mouths.append(float((error * inside).sum() / inside.sum() / 3))
+    return Fidelity(_decibels(np.mean(whole)), _decibels(np.mean(mouths)) if mouths else float("nan"),
+                    _decibels(max(whole)))
+
+
+def mouth_pixels(
+    boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]],  # (F, 4) left, top, right, bottom
+    height: int,
+    width: int,
+) -> Tensor:  # (F, H, W) float32
+    """1 where a pixel's middle lies in the box of its frame, else 0."""
+    box = torch.from_numpy(np.ascontiguousarray(boxes, np.float32))  # (F, 4)
+    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    across = (x >= box[:, :1]) & (x < box[:, 2:3])  # (F, W)
+    down = (y >= box[:, 1:2]) & (y < box[:, 3:])  # (F, H)
+    return (down[:, :, None] & across[:, None]).float()
+
+
+def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighing: CodecLoss,
+          ) -> Callable[[Generator], Tensor]:
+    device = network.mean.device
+
+    def loss(rng: Generator) -> Tensor:
+        drawn = [_example(rng, clips, weighing.frames) for _ in range(batch)]
+        pixels = torch.stack([one[0] for one in drawn]).to(device)  # (B, F, 3, H, W)
+        inside = torch.stack([one[1] for one in drawn]).to(device)[:, :, None]  # (B, F, 1, H, W)
+        latent = network.encode(pixels)  # (B, T, 16, h, w)
+        noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32)).to(device)
+        back = network.decode(latent + weighing.noise * noise)  # (B, F, 3, H, W)
+        weight = 1 + (weighing.mouth - 1) * inside
+        return compared(back, pixels, weight, weighing.gradient) + weighing.pull * latent.square().mean()
+
+    return loss
+
+
+def compared(back: Tensor, pixels: Tensor, weight: Tensor, gradient: float) -> Tensor:
+    """Weighted mean of absolute errors of pixels, and of differences between neighbours (B, F, 3, H, W)."""
+    error = back - pixels
+    total = (error.abs() * weight).mean()
+    for axis in (1, 3, 4):
+        if error.shape[axis] > 1:
+            near = weight.narrow(axis, 1, weight.shape[axis] - 1)
+            total = total + gradient * (error.diff(dim=axis).abs() * near).mean()
+    return total
+
+
+def _example(rng: Generator, clips: Sequence[TalkingClip], frames: int) -> tuple[Tensor, Tensor]:
+    """Frames (F, 3, H, W), every second time mirrored, and their mouths (F, H, W)."""
+    clip = clips[int(rng.integers(len(clips)))]
+    start = int(rng.integers(len(clip.frames) - frames + 1))
+    pixels = _pixels(clip.frames[start:start + frames])
+    inside = mouth_pixels(clip.mouth[start:start + frames], *pixels.shape[2:])
+    return (pixels.flip(3), inside.flip(2)) if rng.random() < 0.5 else (pixels, inside)
+
+
+def _pixels(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
+    """(F, H, W, 3) bytes → (F, 3, H, W) in [-1, 1]."""
+    return from_uint8(torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2))
+
+
+def _decibels(error: float | np.floating) -> float:
+    return float(10 * np.log10(255**2 / max(float(error), 1e-9)))

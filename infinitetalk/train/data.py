@@ -1,0 +1,188 @@
+"""Folders of clips → clips to learn from: square, of one size, 25 frames a second, read where they lie on the disk.
+
+The synthetic world's clips come with their truth. A folder of real talking video comes without: the mouth's box is then
+empty and no viseme moves, so that nothing is weighed up and nothing is learnt of visemes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinitetalk.audio import SAMPLE_RATE, STATE_RATE
+from infinitetalk.errors import BadInputError
+from infinitetalk.train.latents import TalkingClip
+from infinitetalk.world.clip import split_of
+from infinitetalk.world.clip_file import Recording
+from infinitetalk.world.dataset import Recordings
+from infinitetalk.world.scene import CHANNELS
+from infinitetalk.world.speech import Split
+
+INDEX = "index.json"
+PARTS = ("frames", "speech", "visemes", "mouth")
+SHORTEST = 9
+"""Frames: below, a clip teaches nothing."""
+AGAIN = "Prepare the folder again"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did."""
+
+    clips: int
+    skipped: Mapping[str, str]
+    """Why, by name."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    frames: int
+    held_out: bool
+
+
+class Clips(Sequence[TalkingClip]):
+    """The prepared clips of a folder; each is opened when it is asked for, and its pixels stay on the disk.
+
+    Args:
+        folder: Written by `prepare`.
+        split: "train": all but those of held-out people; "test": those alone; None: all.
+
+    Raises:
+        BadInputError: The folder was not prepared, or holds no such clip.
+    """
+
+    def __init__(self, folder: Path, split: Split | None = None) -> None:
+        self.folder = folder
+        side, entries = _index(folder)
+        self.side = side
+        self._entries = [one for one in entries if split is None or one.held_out == (split == "test")]
+        if not self._entries:
+            raise BadInputError("holds no such clips", where=str(folder), hint="Render more of them, and " + AGAIN)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> TalkingClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TalkingClip]: ...
+    def __getitem__(self, index: int | slice) -> TalkingClip | list[TalkingClip]:
+        """One clip, or some.
+
+        Raises:
+            BadInputError: A file is missing or damaged.
+        """
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        place = self.folder / self._entries[index].name
+        try:
+            return TalkingClip(*(np.load(place / f"{part}.npy", mmap_mode="r") for part in PARTS))
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"cannot be read ({error})", where=str(place), hint=AGAIN) from error
+
+
+def prepare(source: Path, out: Path, side: int, told: Callable[[str], None] = lambda name: None) -> Prepared:
+    """Bring the clips of a folder to one size and rate; what cannot be used is named, left out and counted.
+
+    Args:
+        source: Written by `infinidub world render`, or full of talking video.
+        out: Where the prepared clips are written; those that were prepared before stay.
+        side: Pixels.
+        told: Is told the name of each clip.
+
+    Raises:
+        BadInputError: No clip can be used, or `out` was prepared for another size.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    entries: dict[str, _Entry] = {}
+    if (out / INDEX).exists():
+        before, kept = _index(out)
+        if before != side:
+            raise BadInputError(f"was prepared for {before} pixels, not {side}", where=str(out),
+                                hint="Name another folder")
+        entries = {one.name: one for one in kept}
+    skipped: dict[str, str] = {}
+    recordings = Recordings(source, need_truth=False)
+    for recording in recordings:
+        told(recording.name)
+        try:
+            entries |= {name: _written(out, name, clip, recording) for name, clip in _clips(recording, side)}
+        except BadInputError as error:
+            skipped[recording.name] = str(error)
+    skipped |= recordings.skipped
+    if not entries:
+        raise BadInputError(f"none of {len(skipped)} clips can be used", where=str(source),
+                            hint=next(iter(skipped.values()), ""))
+    _enter(out, side, entries, skipped)
+    return Prepared(len(entries), skipped)
+
+
+def _clips(recording: Recording, side: int) -> Iterator[tuple[str, TalkingClip]]:
+    """What is learnt from a recording, by name: one person who talks in one square picture."""
+    if len(recording.truth) > 1:
+        raise BadInputError(f"shows {len(recording.truth)} people", where=recording.name, hint="Render one person")
+    count = round(len(recording.frames) * STATE_RATE / recording.rate)
+    if count < SHORTEST:
+        raise BadInputError(f"has {count} frames at {STATE_RATE} a second", where=recording.name,
+                            hint=f"Give {SHORTEST} or more")
+    at = np.minimum(((np.arange(count) + 0.5) * recording.rate / STATE_RATE).astype(int), len(recording.frames) - 1)
+    frames = np.stack([_square(recording.frames[index], side) for index in at])  # (F, side, side, 3)
+    samples = count * SAMPLE_RATE // STATE_RATE
+    speech = np.asarray(recording.speech, np.float32).mean(0)[:samples]  # (M,)
+    speech = np.pad(speech, (0, samples - len(speech))).astype(np.float32)
+    visemes, mouth = np.zeros((count, len(CHANNELS)), np.float32), np.zeros((count, 4), np.float32)
+    if recording.truth:
+        truth, (height, width) = recording.truth[0], recording.frames.shape[1:3]
+        visemes, mouth = truth.visemes[at], _moved(truth.mouth[at], height, width, side)
+    yield recording.name, TalkingClip(frames, speech, visemes, mouth)
+
+
+def _square(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The middle of a picture, scaled by averaging over what a pixel covers."""
+    from PIL import Image
+
+    if frame.shape[:2] == (side, side):
+        return frame
+    height, width = frame.shape[:2]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    box = (left, top, left + edge, top + edge)
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX, box=box))
+
+
+def _moved(boxes: NDArray[np.float32], height: int, width: int, side: int) -> NDArray[np.float32]:
+    """Boxes (F, 4) where `_square` brings them."""
+    edge = min(height, width)
+    shift = np.array([(width - edge) // 2, (height - edge) // 2] * 2, np.float32)
+    return np.asarray(np.clip((boxes - shift) * side / edge, 0, side), np.float32)
+
+
+def _written(out: Path, name: str, clip: TalkingClip, recording: Recording) -> _Entry:
+    (out / name).mkdir(exist_ok=True)
+    for part in PARTS:
+        np.save(out / name / f"{part}.npy", getattr(clip, part))
+    held_out = recording.seed is not None and split_of(recording.seed) == "test"
+    return _Entry(name, len(clip.frames), held_out)
+
+
+def _enter(out: Path, side: int, entries: Mapping[str, _Entry], skipped: Mapping[str, str]) -> None:
+    told = {"side": side, "clips": [vars(one) for one in entries.values()], "skipped": dict(skipped)}
+    writing = out / f".{INDEX}"
+    writing.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    writing.replace(out / INDEX)
+
+
+def _index(folder: Path) -> tuple[int, list[_Entry]]:
+    try:
+        told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return int(told["side"]), [_Entry(**one) for one in told["clips"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"holds no prepared clips ({error})", where=str(folder), hint=AGAIN) from error

@@ -1,0 +1,224 @@
+"""Training of a small generator's transformer: encoded clips → `dit.safetensors`, in pieces, the audio gap watched."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from infinitetalk.networks import Codec
+from infinitetalk.small.config import SmallConfig
+from infinitetalk.train.draw import Chunks, DrawSettings
+from infinitetalk.train.flow import FlowSettings, Loss, VisemeHead, draw, judge, withhold
+from infinitetalk.train.latents import EncodedClip
+from infinitetalk.train.loop import Piece, Recipe, Run
+from infinitetalk.train.probe import Probe
+from infinitetalk.train.sheet import sampled, save_sheet
+from infinitetalk.transformer import Transformer
+
+WEIGHTS = "dit.safetensors"
+LOG = "log.jsonl"
+SHOWN = 4
+"""Chunks on a sheet."""
+Told = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class DitRecipe:
+    """How a transformer is trained."""
+
+    run: Recipe = field(default_factory=lambda: Recipe(steps=60_000, rate=6e-4, warmup=200, batch=32, decay=0.02,
+                                                       ema=0.999))
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    draw: DrawSettings = field(default_factory=DrawSettings)
+    watched: int = 250
+    """Steps between looks at the audio gap."""
+    shown: int = 1000
+    """Steps between sheets."""
+    probes: int = 24
+    """Held-out chunks that the gap is taken on."""
+    half: bool = False
+    """Whether products are taken in bfloat16; faster on a GPU, and on large networks only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What there is to learn from."""
+
+    train: Sequence[EncodedClip]
+    held: Sequence[EncodedClip]
+    """Of other people and voices."""
+    grey: Tensor  # (16, T, h, w)
+
+    def chunks(self, config: SmallConfig, settings: DrawSettings) -> tuple[Chunks, Chunks]:
+        """Both, to draw from; those held out always hear and see as the others do."""
+        train, held = (Chunks(clips, self.grey, config.frames, config.context, settings)
+                       for clips in (self.train, self.held))
+        return train, held
+
+
+def initialise(network: Transformer, seed: int = 0) -> Transformer:
+    """First weights: every block open from the start, and a velocity of zero.
+
+    Residual branches are scaled down by their number instead of being gated away: small networks have no time to open
+    gates.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    branches = 3 * len(network.blocks)
+    with torch.no_grad():
+        for name, module in network.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                matrix = module.weight.flatten(1)
+                scale = matrix.shape[1] ** -0.5
+                if name.endswith((".o", ".proj", "ffn.2")):
+                    scale *= branches ** -0.5
+                module.weight.copy_((torch.randn(matrix.shape, generator=generator) * scale).view_as(module.weight))
+                if module.bias is not None:
+                    module.bias.zero_()
+        for block in network.blocks:
+            block.modulation.zero_()[:, 2::3] = 1
+        network.time_projection[1].weight.mul_(0.1)
+        network.head.modulation.zero_()
+        network.head.head.weight.zero_()
+    return network
+
+
+class Lesson:
+    """The loss of one step, for `loop.Run`."""
+
+    def __init__(self, transformer: Transformer, head: VisemeHead | None, chunks: Chunks, recipe: DitRecipe) -> None:
+        self._transformer, self._head, self._chunks, self._recipe = transformer, head, chunks, recipe
+        self.seen: list[Loss] = []
+        """Since they were last taken."""
+
+    def __call__(self, rng: Generator) -> Tensor:
+        """Draw a batch and judge the network by it."""
+        first, second = (int(seed) for seed in rng.integers(2**31, size=2))
+        recipe, device = self._recipe, self._transformer.device
+        samples = self._chunks.batch(random.Random(first), recipe.run.batch)  # noqa: S311
+        drawn = draw(samples, recipe.flow, torch.Generator().manual_seed(second)).to(device)
+        samples = withhold(samples.to(device), drawn, self._chunks.grey)
+        with torch.autocast(device.type, torch.bfloat16) if recipe.half else nullcontext():
+            loss = judge(self._transformer, samples, drawn, recipe.flow, self._head)
+        self.seen.append(loss)
+        return loss.total
+
+    def taken(self) -> dict[str, float]:
+        """Means of the losses since the last call."""
+        losses, self.seen = self.seen, []
+        return {name: float(np.mean([float(getattr(one, name).detach()) for one in losses]))
+                for name in ("total", "flow", "mouth", "visemes")} if losses else {}
+
+
+class Watch:
+    """Looks at the average of the weights while they are trained: gap, log, sheets."""
+
+    def __init__(self, run: Run, lesson: Lesson, held: Chunks, codec: Codec | None, recipe: DitRecipe,
+                 config: SmallConfig, told: Told) -> None:
+        self._run, self._lesson, self._codec, self._recipe, self._told = run, lesson, codec, recipe, told
+        self._probe = Probe.of(held, recipe.probes)
+        transformer = Transformer(config.transformer).to(next(run.network.parameters()).device)
+        self.shown = nn.ModuleDict({"transformer": transformer})
+        self._begun = time.monotonic()
+        if run.step == 0:
+            self.look()
+
+    def __call__(self, step: int, _loss: float) -> None:
+        """After each step."""
+        if step % self._recipe.watched == 0:
+            self.look()
+        if step % self._recipe.shown == 0 and self._codec is not None:
+            self.sheet(self._codec)
+
+    def look(self) -> dict[str, float]:
+        """Measure, and write it down."""
+        self._run.average.put(self.shown)
+        told = {"step": self._run.step, "seconds": round(time.monotonic() - self._begun, 1),
+                **{f"train_{name}": value for name, value in self._lesson.taken().items()},
+                **self._probe.measure(self.shown["transformer"])}
+        told = {name: round(value, 5) for name, value in told.items()}
+        self._run.folder.mkdir(parents=True, exist_ok=True)
+        with (self._run.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(told) + "\n")
+        self._told(told)
+        return told
+
+    def sheet(self, codec: Codec) -> None:
+        """Write a sheet of held-out chunks."""
+        self._run.average.put(self.shown)
+        samples = self._probe.samples
+        few = type(samples)(**{name: value[:SHOWN] for name, value in vars(samples).items()})
+        made = sampled(self.shown["transformer"], few, self._probe.noise[:SHOWN])
+        save_sheet(self._run.folder / "sheets" / f"{self._run.step:07d}.png", codec, few.latent, made)
+
+
+def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes: float, *,
+                      recipe: DitRecipe | None = None, codec: Codec | None = None,
+                      device: torch.device | str = "cpu", start: Path | None = None,
+                      told: Told = lambda told: None) -> Piece:
+    """Train for a piece of time; the run goes on where the folder's newest state is.
+
+    Args:
+        lessons: Encoded clips.
+        out: Gets `run/` (states, log, sheets), and `dit.safetensors`, the averaged weights.
+        config: Sizes.
+        minutes: Of this piece.
+        recipe: How; a run is taken up with its own recipe only.
+        codec: For sheets; none without.
+        device: Where to compute.
+        start: Weights to begin with, where the run has no state yet.
+        told: Called with each line of the log.
+
+    Raises:
+        BadInputError: The folder's run is of another configuration or recipe.
+        DivergedError: The loss is no number; the last good state is on disk.
+    """
+    recipe = recipe or DitRecipe()
+    torch.manual_seed(recipe.run.seed)
+    transformer = initialise(Transformer(config.transformer), recipe.run.seed)
+    if start is not None:
+        lay(start, transformer)
+    parts: dict[str, nn.Module] = {"transformer": transformer.to(device)}
+    if recipe.flow.visemes:
+        parts["head"] = VisemeHead(transformer, lessons.train[0].visemes.shape[1], config.transformer.num_layers // 2)
+    network = nn.ModuleDict(parts).to(device)
+    told_of = json.dumps({"config": asdict(config), "recipe": asdict(recipe)}, sort_keys=True)
+    run = Run(network, recipe.run, out / "run", told_of)
+    train, held = lessons.chunks(config, recipe.draw)
+    lesson = Lesson(transformer, parts.get("head"), train, recipe)
+    watch = Watch(run, lesson, held, codec, recipe, config, told)
+    piece = run.fit(lesson, minutes, watch)
+    run.average.put(watch.shown)
+    write(watch.shown["transformer"], config, out)
+    return piece
+
+
+def write(transformer: Transformer, config: SmallConfig, out: Path) -> None:
+    """`dit.safetensors` in half precision, and `config.json`."""
+    from safetensors.torch import save_file
+
+    weights: dict[str, Any] = {name: value.detach().cpu().half().contiguous()
+                               for name, value in transformer.state_dict().items()}
+    save_file(weights, out / WEIGHTS, metadata={"config": config.digest()})
+    config.save(out)
+
+
+def lay(file: Path, transformer: Transformer) -> None:
+    """Weights of a file into a network.
+
+    Raises:
+        BadWeightsError: It is absent, damaged, or of another configuration.
+    """
+    from infinitetalk.weights import assemble, open_tensors
+
+    assemble(transformer, open_tensors([file]), torch.float32, "cpu")

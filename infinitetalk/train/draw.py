@@ -1,0 +1,155 @@
+"""Which chunk is learnt from next, what is known of it, and which picture is its reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from infinitetalk.audio import windows
+from infinitetalk.conditioning import keyframe_mask
+from infinitetalk.errors import BadInputError
+from infinitetalk.reference import M0, M1, M2, M3
+from infinitetalk.shapes import TEMPORAL, latent_frames
+from infinitetalk.small.vision import patches
+from infinitetalk.train.flow import Samples
+from infinitetalk.train.latents import EncodedClip
+
+TRIES = 64
+"""Draws before the nearest frame that is kept is taken instead: one frame in four is."""
+
+
+class Sampler(Protocol):
+    """A way of drawing references (`infinitetalk.reference`)."""
+
+    def draw(self, rng: random.Random, start: int, frames: int, total: int) -> int:
+        """Index of the reference."""
+        ...
+
+
+SAMPLERS: Mapping[str, Sampler] = {"M0": M0(), "M1": M1(), "M2": M2(), "M3": M3()}
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """How chunks are drawn."""
+
+    reference: Literal["M0", "M1", "M2", "M3"] = "M3"
+    """How the reference is (`infinitetalk.reference`)."""
+    first: float = 0.12
+    """Share of chunks that begin a shot: no context, the first frame is the reference."""
+    pairs: float = 0.0
+    """Share of chunks between two references, their first and their last frame, without context."""
+    audio: Literal["speech", "truth"] = "speech"
+    """What is heard: the speech encoder, or the true visemes, to prove everything behind it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A chunk, by numbers."""
+
+    clip: int
+    start: int
+    """Quarter of its first frame."""
+    reference: int
+    """Quarter of the reference's frame."""
+    kind: Literal["context", "first", "pair"]
+
+
+class Chunks:
+    """Draws chunks from encoded clips."""
+
+    def __init__(self, clips: Sequence[EncodedClip], grey: Tensor, frames: int, context: int,
+                 settings: DrawSettings) -> None:
+        """Take clips.
+
+        Args:
+            clips: At least one.
+            grey: (16, T, h, w), what the codec gives for a chunk of grey.
+            frames: Of a chunk.
+            context: Of them known in later chunks.
+            settings: How to draw.
+
+        Raises:
+            BadInputError: There are no clips.
+        """
+        if not clips:
+            raise BadInputError("there are no clips to learn from", where="data",
+                                hint="Render some: infinidub world render")
+        self.clips, self.grey, self.settings = clips, grey, settings
+        self._frames, self._context = frames, latent_frames(context)
+
+    def place(self, rng: random.Random, clip: int | None = None) -> Place:
+        """Where the next chunk is."""
+        clip = rng.randrange(len(self.clips)) if clip is None else clip
+        quarters = len(self.clips[clip].whole)
+        start = rng.randrange(quarters - latent_frames(self._frames) + 1)
+        kind = rng.random()
+        if kind < self.settings.first + self.settings.pairs:
+            return Place(clip, start, start, "first" if kind < self.settings.first else "pair")
+        return Place(clip, start, self._reference(rng, start, self.clips[clip].frames, quarters), "context")
+
+    def _reference(self, rng: random.Random, start: int, total: int, quarters: int) -> int:
+        sampler = SAMPLERS[self.settings.reference]
+        for _ in range(TRIES):
+            frame = sampler.draw(rng, start * TEMPORAL, self._frames, total)
+            if frame % TEMPORAL == 0 and frame // TEMPORAL < quarters:
+                return frame // TEMPORAL
+        return min(round(frame / TEMPORAL), quarters - 1)
+
+    def batch(self, rng: random.Random, count: int) -> Samples:
+        """So many chunks."""
+        return self.samples([self.place(rng) for _ in range(count)])
+
+    def samples(self, places: Sequence[Place], later: int = 0) -> Samples:
+        """Chunks by their places.
+
+        Args:
+            places: Of a batch.
+            later: Frames by which what is heard is shifted within its clip, around its end.
+        """
+        parts = [self._sample(place, later) for place in places]
+        return Samples(**{name: torch.stack([part[name] for part in parts]) for name in parts[0]})
+
+    def _sample(self, place: Place, later: int) -> dict[str, Tensor]:
+        clip, latents = self.clips[place.clip], latent_frames(self._frames)
+        head = clip.starts.shape[1]
+        latent = torch.cat((clip.starts[place.start][:latents],
+                            clip.whole[place.start + head:place.start + latents])).float()  # (T, 16, h, w)
+        keyframes = [0, self._frames - 1] if place.kind == "pair" else [0]
+        at = slice(place.start * TEMPORAL, place.start * TEMPORAL + self._frames)
+        return {"latent": latent.transpose(0, 1), "reference": self._known(clip, place),
+                "mask": keyframe_mask(keyframes, self._frames),
+                "image": patches(clip.starts[place.reference, :1].float())[0],
+                "windows": self.heard(place, later), "mouth": _by_latent(clip.mouth[at].float()).amax(1),
+                "visemes": _by_latent(clip.visemes[at].float()).mean(1),
+                "known": torch.tensor(self._context if place.kind == "context" else 1)}
+
+    def _known(self, clip: EncodedClip, place: Place) -> Tensor:
+        """The reference, or both, and grey → (16, T, h, w)."""
+        known = self.grey.clone()  # (16, T, h, w)
+        first = clip.given[place.reference].float().transpose(0, 1)[:, :known.shape[1]]  # (16, r+1, h, w)
+        known[:, :first.shape[1]] = first
+        if place.kind == "pair":
+            known[:, -1] = clip.ends[place.start + known.shape[1] - 1].float()
+        return known
+
+    def heard(self, place: Place, later: int = 0) -> Tensor:
+        """What is heard around each frame of a chunk → (1, F, 5, L, C)."""
+        clip = self.clips[place.clip]
+        states = clip.states.float()  # (F, L, C)
+        if self.settings.audio == "truth":
+            silent = torch.zeros_like(states)
+            silent[:, 0, :clip.visemes.shape[1]] = 2 * clip.visemes.float()
+            states = silent
+        states = states.roll(-later, 0)
+        return windows(states.__getitem__, place.start * TEMPORAL, self._frames, clip.frames - 1)[None]
+
+
+def _by_latent(values: Tensor) -> Tensor:
+    """(F, …) → (T, 4, …): the first frame stands for four."""
+    return torch.cat((values[:1].expand(TEMPORAL - 1, *values.shape[1:]), values)).unflatten(0, (-1, TEMPORAL))

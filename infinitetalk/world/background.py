@@ -9,7 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from infinitetalk.world.scene import Backdrop, Floats, Light
 
-ROWS, COLUMNS = 320, 404
+ROWS, COLUMNS = 560, 705
+ZOOM = 1.75
+"""How much wider the picture is than what a painter calls 0 … 1; between them lies what a camera mostly sees."""
 """Of a backdrop's picture."""
 Paint = Callable[[np.random.Generator, Floats, Floats], Floats]
 
@@ -51,9 +53,9 @@ def shelves(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """Books and boxes on boards."""
     im = _ramp(r, x, y, 0.2, 0.5)
     wood, step = _colour(r, 0.12, 0.45, 0.3) * np.array([1.15, 1, 0.8]), r.uniform(0.15, 0.24)
-    for board in np.arange(r.uniform(0.0, 0.12), 1.05, step):
-        at = -0.02
-        while at < 1.28:
+    for board in np.arange(r.uniform(-0.5, -0.4), 1.5, step):
+        at = -0.5
+        while at < 1.8:
             wide, high = r.uniform(0.012, 0.05), r.uniform(0.45, 0.9) * step
             if r.random() < 0.78:
                 _box(im, x, y, (at, board + step - high, at + wide, board + step), _colour(r, 0.08, 0.85, 0.35))
@@ -67,7 +69,8 @@ def window(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     im = _ramp(r, x, y, 0.3, 0.75)
     middle, half, top, bottom = r.choice([r.uniform(0.15, 0.45), r.uniform(0.8, 1.1)]), r.uniform(0.17, 0.28), 0.08, r.uniform(0.5, 0.68)
     inside = (np.abs(x - middle) < half) & (y > top) & (y < bottom)
-    sky = np.array([0.60, 0.74, 0.90]) * (1 - y[..., None]) + np.array([0.97, 0.92, 0.84]) * y[..., None]
+    y_ = np.clip(y, 0, 1)
+    sky = np.array([0.60, 0.74, 0.90]) * (1 - y_[..., None]) + np.array([0.97, 0.92, 0.84]) * y_[..., None]
     hill = 0.42 + 0.05 * np.sin(x * r.uniform(4, 9) + r.uniform(0, 6)) + 0.02 * np.sin(x * 23 + r.uniform(0, 6))
     sky[y > hill] = _colour(r, 0.3, 0.6, 0.4) * np.array([0.85, 1.05, 0.8])
     frame = _colour(r, 0.6, 0.95, 0.85)
@@ -87,8 +90,8 @@ def window(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
 def room(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """A living room: pictures, a lamp, a plant, a sofa."""
     im = _ramp(r, x, y, 0.35, 0.8)
-    for _ in range(int(r.integers(1, 5))):
-        left, top, wide, high = r.uniform(0, 1.15), r.uniform(0.08, 0.4), r.uniform(0.08, 0.2), r.uniform(0.08, 0.22)
+    for _ in range(int(r.integers(3, 8))):
+        left, top, wide, high = r.uniform(-0.4, 1.5), r.uniform(-0.05, 0.4), r.uniform(0.08, 0.2), r.uniform(0.08, 0.22)
         _box(im, x, y, (left, top, left + wide, top + high), _colour(r, 0.05, 0.4))
         _box(im, x, y, (left + 0.012, top + 0.012, left + wide - 0.012, top + high - 0.012), _colour(r, 0.3, 0.95, 0.3))
     _box(im, x, y, (-1, r.uniform(0.72, 0.8), 3, 2), _colour(r, 0.12, 0.5))
@@ -108,8 +111,8 @@ def room(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
 def lights(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """A street in the evening, its lamps as discs."""
     im = _ramp(r, x, y, 0.05, 0.32)
-    for _ in range(int(r.integers(18, 45))):
-        at, size = (r.uniform(0, 1.27), r.uniform(0, 0.85)), r.uniform(0.014, 0.042)
+    for _ in range(int(r.integers(40, 90))):
+        at, size = (r.uniform(-0.4, 1.7), r.uniform(-0.3, 1.0)), r.uniform(0.014, 0.042)
         disc = (x - at[0]) ** 2 + (y - at[1]) ** 2 < size ** 2
         im[disc] = im[disc] * 0.45 + (_colour(r, 0.2, 1.0, 0.25) * np.array([1.1, 0.95, 0.75])) * r.uniform(0.3, 0.7)
     return im
@@ -117,12 +120,12 @@ def lights(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
 
 def garden(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """Leaves and sky."""
-    im = np.array([0.70, 0.82, 0.93]) * (1 - 0.3 * y[..., None]) + np.zeros((*x.shape, 3))
+    im = np.array([0.70, 0.82, 0.93]) * (1 - 0.3 * np.clip(y[..., None], 0, 1)) + np.zeros((*x.shape, 3))
     tone = r.uniform(0.7, 1.2)
     for size in (0.10, 0.06, 0.03):
         grown = gaussian_filter(r.normal(0, 1, x.shape), size * ROWS * 0.5)
         leaves = grown / grown.std() + (y - r.uniform(0.2, 0.5)) * 4 > 0
-        im[leaves] = (np.array([0.24, 0.38, 0.16]) * tone * r.uniform(0.6, 1.5))
+        im[leaves] = (np.array([0.27, 0.35, 0.20]) * tone * r.uniform(0.6, 1.5))
     _box(im, x, y, (-1, r.uniform(0.8, 0.9), 3, 2), np.array([0.42, 0.47, 0.26]) * tone)
     return im
 
@@ -149,9 +152,10 @@ def backdrop(seed: int, kind: str | None = None) -> Backdrop:
     r = np.random.default_rng([seed, 0xBAC0])
     drawn = str(r.choice(list(KINDS)))
     rows, columns = np.mgrid[0:ROWS, 0:COLUMNS]
-    x, y = columns.astype(np.float32) / ROWS, rows.astype(np.float32) / ROWS
+    x = (columns.astype(np.float32) / ROWS - 0.63) * ZOOM + 0.63
+    y = (rows.astype(np.float32) / ROWS - 0.59) * ZOOM + 0.5
     found = np.asarray(KINDS[kind or drawn](r, x, y), np.float32)
     blur = float(r.uniform(1.6, 4.0))
     soft = np.stack([gaussian_filter(found[..., c], blur, mode="nearest") for c in range(3)], -1)
-    soft += gaussian_filter(r.normal(0, 1, x.shape), 0.8)[..., None] * 0.02
+    soft += gaussian_filter(r.normal(0, 1, x.shape), 0.7)[..., None] * 0.010
     return Backdrop((np.clip(soft, 0.02, 1) * 255).round().astype(np.uint8), light(r), kind or drawn)

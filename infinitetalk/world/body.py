@@ -21,7 +21,7 @@ from infinitetalk.errors import BadWeightsError
 from infinitetalk.world.scene import FACE_UNITS, Floats
 
 ASSET = Path(__file__).with_name("body.safetensors")
-SHA256 = "b31651487288730fc9ae381ef343c560857ca4a50e0600702826b9c1c19ea41e"
+SHA256 = "a5ed42800e2db14f28ebd00bb15dc744c1039d9d34eafa741fafc592509bfb51"
 """Of the asset; `infra/world/bake.py` prints it."""
 SKIN, LEFT_EYE, RIGHT_EYE, UPPER_TEETH, LOWER_TEETH, TONGUE, LOWER_LASHES, UPPER_LASHES = range(8)
 LIPS, INSIDE, LIDS, EARS, NAILS = range(5)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
 
 from infinitetalk.world.body import SKIN, Body
 from infinitetalk.world.mesh import (
@@ -17,7 +19,6 @@ from infinitetalk.world.mesh import (
     level_lines,
     neighbours,
     ring_smoothed,
-    smoothed,
     still_normals,
     strip,
     used,
@@ -25,6 +26,8 @@ from infinitetalk.world.mesh import (
 from infinitetalk.world.scene import Floats, Person
 
 CLOTH, TRIM = 4, 5
+REACH = 0.022
+"""Metres over which cloth evens out the body."""
 POINTS = 128
 """Around a neckline or hem."""
 
@@ -71,18 +74,18 @@ def _band(points: list[tuple[float, float]]) -> Profile:
 
 def _folded(round_: Floats) -> Floats:
     """A shirt's collar: a stand, and a leaf over it that grows into points in front."""
-    points = np.clip(1 - round_ / 0.16, 0, 1)[:, None] ** 1.5
-    up = np.array([-3, 6, 16, 21, 20, 12, 0, -9], np.float32) * (1 - 0.25 * points)
-    up[:, -3:] -= points * np.array([4, 11, 19], np.float32)
-    off = np.array([1, 4, 6, 9, 13, 15.5, 16, 15.5], np.float32) - points * np.array([0, 0, 1, 2, 3, 3, 3, 4], np.float32)
+    points = np.clip(1 - round_ / 0.20, 0, 1)[:, None] ** 1.3
+    up = np.array([-3, 8, 19, 22.5, 21.5, 14, 3, -7, -8], np.float32) * (1 - 0.30 * points)
+    up[:, -4:] -= points * np.array([4, 9, 15, 15], np.float32)
+    off = np.array([0, 2, 4, 6, 8.5, 10, 11, 11, 8], np.float32) - points * np.array([0, 0, 1, 1, 2, 2, 2, 2, 2], np.float32)
     return np.stack([up, off], -1) / 1000
 
 
 def _hood(round_: Floats) -> Floats:
     """A hood that lies on the back: a roll, thick behind and thin in front."""
-    turn = np.linspace(-0.6, 3.9, 9, dtype=np.float32)
-    size = (9 + 24 * np.clip((round_ - 0.15) / 0.6, 0, 1) ** 1.2)[:, None]
-    return np.stack([np.cos(turn + 1.2) * size * 0.9 - 2, np.sin(turn) * size * 0.75 + size * 0.55 + 2], -1) / 1000
+    turn = np.linspace(-1.2, 4.2, 11, dtype=np.float32)
+    size = (6 + 17 * np.clip((round_ - 0.10) / 0.6, 0, 1) ** 1.3)[:, None]
+    return np.stack([np.sin(turn) * size * 0.8 - size * 0.35, np.cos(turn) * size * 0.8 + size * 0.55], -1) / 1000
 
 
 def _lapel(round_: Floats) -> Floats:
@@ -108,12 +111,12 @@ TRIMS: dict[str, Profile] = {
 
 @lru_cache(1)
 def _torso(body: Body) -> tuple[NDArray[np.int64], NDArray[np.int64], Any, Floats]:
-    """What cloth can cover: vertices (n,), triangles among them, neighbour rows, metres along the arm (n,)."""
+    """What cloth can cover: vertices (n,), triangles among them, rows that smooth it, metres along the arm (n,)."""
     skin = body.triangles[body.parts == SKIN]
     height = body.mean[:, 2]
     head = np.asarray(body.skin[:, body.bone("head")].todense()).ravel()
     kept, triangles = used(skin[(height[skin].max(1) < 0.80) & (head[skin].max(1) < 0.5)])
-    return kept, triangles, neighbours(triangles, len(kept)), along_arm(body)[kept]
+    return kept, triangles, _smoother(body.mean[kept], triangles), along_arm(body)[kept]
 
 
 def along_arm(body: Body) -> Floats:
@@ -138,6 +141,7 @@ def neck_field(points: Floats, cut: Cut) -> Floats:
     x, y, z = points.T
     share = np.clip((y + 0.085) / 0.125, 0, 1)
     line = cut.front + (cut.back - cut.front) * share * share * (3 - 2 * share)
+    line = line + 4.0 * np.clip(np.abs(x) - 0.085, 0, 0.2) ** 2
     if cut.vee:
         open_ = np.clip(1 - (np.sqrt(x * x + 0.005 ** 2) - 0.005) / cut.width, 0, 1)
         open_ = open_ if cut.trim != "edge" else open_ * (2 - open_)
@@ -172,8 +176,7 @@ def dress(body: Body, rest: Floats, person: Person) -> list[Surface]:
     for cut in LAYERS[person.collar]:
         neck = neck_field(canonical, cut)
         inside = np.minimum(neck, hem)
-        much = np.clip(inside / 0.03, 0, 1).astype(np.float32)
-        points = smoothed(rest[kept], near, 14, much)
+        points = _draped(rest[kept], triangles, near, inside)
         out = still_normals(points, triangles)
         points = points + out * (cut.thick * np.clip(0.35 + inside / 0.012, 0, 1))[:, None]
         shown = triangles[inside[triangles].max(1) > -0.012]
@@ -186,6 +189,30 @@ def dress(body: Body, rest: Floats, person: Person) -> list[Surface]:
     return made
 
 
+def _smoother(points: Floats, triangles: NDArray[np.int64]) -> Any:
+    """Rows that average over a few centimetres of the same side of the body, by area, sparse (n, n)."""
+    out, near = still_normals(points, triangles), neighbours(triangles, len(points))
+    pairs = cKDTree(points).query_pairs(2.2 * REACH, output_type="ndarray")
+    pairs = np.concatenate([pairs, pairs[:, ::-1], np.repeat(np.arange(len(points)), 2).reshape(-1, 2)])
+    apart = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+    same = np.clip((out[pairs[:, 0]] * out[pairs[:, 1]]).sum(1), 0, 1)
+    area = np.linalg.norm(points - near @ points, axis=1) + 0.004
+    weight = np.exp(-((apart / REACH) ** 2)) * same * area[pairs[:, 1]] ** 2
+    rows = sparse.csr_matrix((weight.astype(np.float32), (pairs[:, 0], pairs[:, 1])), (len(points), len(points)))
+    return sparse.csr_matrix(sparse.diags(1 / np.asarray(rows.sum(1)).ravel()) @ rows, dtype=np.float32)
+
+
+def _draped(rest: Floats, triangles: NDArray[np.int64], smoother: Any, inside: Floats) -> Floats:
+    """Cloth on skin (n, 3): smooth where it covers the skin wholly, nowhere below it near its edges."""
+    smooth = rest
+    for _ in range(3):
+        smooth = smoother @ smooth
+    out = still_normals(rest, triangles)
+    above = rest + out * np.clip(((smooth - rest) * out).sum(1), 0, None)[:, None]
+    free = np.clip((inside - 0.035) / 0.03, 0, 1)[:, None]
+    return np.asarray(smooth * free + above * (1 - free), np.float32)
+
+
 def _longest(field: Floats, triangles: NDArray[np.int64], count: int) -> list[Any]:
     """The `count` longest level lines."""
     return sorted(level_lines(field, triangles), key=lambda line: -int(line.shape[0]))[:count]
@@ -194,8 +221,8 @@ def _longest(field: Floats, triangles: NDArray[np.int64], count: int) -> list[An
 def _trim(layer: Surface, line: Any, triangles: NDArray[np.int64], cut: Cut, name: str = "") -> Surface:
     """A band swept along a line on a layer."""
     rows = even(line, layer.canonical, POINTS)
-    centre = ring_smoothed(rows @ layer.rest, 3)
-    off = ring_smoothed(rows @ still_normals(layer.rest, triangles), 3)
+    centre = ring_smoothed(rows @ layer.rest, 8)
+    off = ring_smoothed(rows @ still_normals(layer.rest, triangles), 10)
     off /= np.linalg.norm(off, axis=1, keepdims=True)
     ahead = np.roll(centre, -1, 0) - np.roll(centre, 1, 0)
     up = np.cross(off, ahead)
@@ -211,7 +238,7 @@ def _trim(layer: Surface, line: Any, triangles: NDArray[np.int64], cut: Cut, nam
     q = points.shape[1]
     paint = np.stack([np.repeat(apart, q), np.tile(np.linspace(0, 1, q), POINTS), np.full(POINTS * q, cut.colour),
                       np.repeat(np.arange(POINTS), q)], 1).astype(np.float32)
-    canonical = np.repeat(probe, q, 0).astype(np.float32)
+    canonical = (probe[:, None] + points - centre[:, None]).reshape(-1, 3).astype(np.float32)
     shade = np.where(profile[..., 1] < 0, 0.5, 1.0).astype(np.float32).ravel()
     return Surface(points.reshape(-1, 3).astype(np.float32), canonical, _repeat(rows @ layer.skin, q),
                    strip(POINTS, q, closed=True), TRIM, paint, shade)

@@ -34,8 +34,10 @@ from infinitetalk.world.mesh import Triangles, gatherer, neighbours, normals, sm
 from infinitetalk.world.scene import FACE_UNITS, Floats, Motion, Person
 
 X, Y, Z = np.eye(3, dtype=np.float32)
-HANG = 0.58
+HANG = 0.64
 """Radians from the arms of the body at rest to arms that hang."""
+TEETH = 0.0045
+"""Metres that the upper teeth are lowered, so that speech shows them."""
 KIND_OF_PART = {SKIN: 0, LEFT_EYE: 1, RIGHT_EYE: 1, UPPER_TEETH: 2, LOWER_TEETH: 2, TONGUE: 3, LOWER_LASHES: 7, UPPER_LASHES: 7}
 
 
@@ -70,6 +72,7 @@ def assemble(person: Person) -> Figure:
     found = body()
     r = np.random.default_rng([person.seed, 0x4A1B])
     rest, heads = found.rest(person.identity)
+    rest[found.of_part(UPPER_TEETH), 2] -= TEETH
     hair, clothes = grow(found, rest, person, r), dress(found, rest, person)
     pieces, start = [], len(rest)
     moved: list[Triangles] = []
@@ -100,10 +103,10 @@ def _painted(found: Body, person: Person) -> Floats:
     for part in (LEFT_EYE, RIGHT_EYE):
         mine = found.of_part(part)
         paint[mine, :3] = found.mean[mine] - found.mean[mine].mean(0)
-    for part in (LOWER_LASHES, UPPER_LASHES):
+    for part, length in ((LOWER_LASHES, 0.12), (UPPER_LASHES, 0.40)):
         mine = found.of_part(part)
         off = np.abs(found.mean[mine, 1] - found.mean[mine, 1].max())
-        paint[mine, 0] = off / off.max()
+        paint[mine, 0], paint[mine, 1] = off / off.max(), length
     return np.concatenate([found.mean, paint, kind[:, None], _hollows(found)[:, None]], 1)
 
 
@@ -164,7 +167,7 @@ def _arm(found: Body, heads: Floats, angles: Floats, side: str, sign: float) -> 
     hinge = np.asarray(hinge / np.linalg.norm(hinge), np.float32)
     out, swing, bend, inwards = angles.T
     hang = turn(Y, sign * (HANG - out))
-    made = {f"upperarm01.{side}": turn(X, -swing) @ hang @ turn(upper, -sign * inwards),
+    made = {f"upperarm01.{side}": turn(X, -swing) @ hang @ turn(upper, sign * inwards),
             f"lowerarm01.{side}": turn(hinge, bend - 0.25)}
     still = np.ones(len(angles), np.float32)
     knuckles = heads[found.bone(f"finger2-1.{side}")] - heads[found.bone(f"finger5-1.{side}")]

@@ -23,7 +23,7 @@ DROP = 0.00175
 """Metres that a degree below the equator hangs down."""
 ANGLES = (0, 25, 45, 60, 75, 95, 125, 180)
 """Degrees from the face's middle, where lines are given."""
-HAIRLINE = (58, 59, 63, 74, 99, 84, 112, 128)
+HAIRLINE = (55, 56, 58, 66, 101, 83, 112, 128)
 """Degrees from the crown where hair stops growing, at `ANGLES`."""
 
 
@@ -47,14 +47,14 @@ class Style:
 STYLES: dict[str, Style] = {
     "bald": Style(HAIRLINE, 0, 0),
     "shaved": Style(HAIRLINE, 0.0025, 0.002),
-    "short": Style(HAIRLINE, 0.012, 0.007),
-    "quiff": Style(HAIRLINE, 0.016, 0.006, quiff=0.016),
+    "short": Style(HAIRLINE, 0.018, 0.005, quiff=0.004),
+    "quiff": Style(HAIRLINE, 0.020, 0.004, quiff=0.018),
     "fringe": Style((76, 77, 80, 88, 106, 86, 116, 132), 0.015, 0.012),
     "curls": Style((60, 61, 65, 78, 104, 92, 122, 138), 0.034, 0.028, curl=1.0),
     "bun": Style(HAIRLINE, 0.008, 0.006, bun=True),
-    "bob": Style((58, 59, 64, 128, 150, 154, 158, 160), 0.016, 0.014, over_ears=True),
+    "bob": Style((55, 56, 60, 128, 150, 154, 158, 160), 0.016, 0.014, over_ears=True),
     "pageboy": Style((78, 78, 81, 130, 146, 150, 152, 154), 0.017, 0.016, over_ears=True),
-    "long": Style((58, 59, 64, 150, 178, 190, 215, 235), 0.015, 0.013, over_ears=True),
+    "long": Style((55, 56, 60, 150, 178, 190, 215, 235), 0.015, 0.013, over_ears=True),
 }
 
 
@@ -87,12 +87,21 @@ def line(values: tuple[float, ...], azimuth: Floats) -> Floats:
     return np.asarray(PchipInterpolator(ANGLES, values)(np.abs(azimuth)), np.float32)
 
 
+def growth(person: Person, azimuth: Floats) -> Floats:
+    """How a person's own hairline differs in front, in degrees: higher or lower, a peak, corners that recede."""
+    r = np.random.default_rng([person.seed, 0x6A2E])
+    high, peak, corner = r.normal(0, 1.6), r.normal(0.5, 1.8), -abs(r.normal(0, 3.0 if person.feminine < 0.5 else 1.0))
+    front = np.clip((75 - np.abs(azimuth)) / 20, 0, 1)
+    return np.asarray(front * (high + peak * np.exp(-((azimuth / 12) ** 2)) + corner * np.exp(-(((np.abs(azimuth) - 38) / 12) ** 2))),
+                      np.float32)
+
+
 def scalp_margin(body: Body, person: Person) -> Floats:
     """Degrees inside the hairline, over 0 where hair grows, (V,)."""
     if person.hair_style == "bald":
         return np.full(len(body.mean), -90, np.float32)
     azimuth, polar = angles(body.mean)
-    found = line(HAIRLINE, azimuth) - polar
+    found = line(HAIRLINE, azimuth) + growth(person, azimuth) - polar
     found[(body.marks[:, EARS] > 0.4) | (body.mean[:, 2] < CENTRE[2] - 0.13)] = -90
     return found
 
@@ -137,7 +146,8 @@ def grow(body: Body, rest: Floats, person: Person, r: np.random.Generator) -> li
         return []
     around = scalp(body)
     azimuth, _ = _grid()
-    ends = line(style.ends, azimuth[:, 0]) + _locks(azimuth[:, 0], r) * (4 if max(style.ends) > 140 else 1.5)
+    ends_of = line(style.ends, azimuth[:, 0])
+    ends = ends_of + growth(person, azimuth[:, 0]) * (np.array(ends_of) < 100) + _locks(azimuth[:, 0], r) * np.where(ends_of > 100, 4, 1.2)
     share = np.linspace(0, 1, DOWN, dtype=np.float32)[None]
     reach = 0.5 + (ends[:, None] + 3) * share                                         # (ROUND, DOWN) degrees
     canonical, root = _placed(around, style, azimuth, reach, ends, r)
@@ -161,31 +171,41 @@ def _locks(azimuth: Floats, r: np.random.Generator) -> Floats:
 def _placed(around: Scalp, style: Style, azimuth: Floats, reach: Floats, ends: Floats,
             r: np.random.Generator) -> tuple[Floats, Floats]:
     """Vertices of the hull on the average head, and the points of the scalp they follow, (ROUND, DOWN, 3) both."""
-    columns = np.clip((np.minimum(reach, 139.9) - 0.5) / 139.5 * (DOWN - 1), 0, DOWN - 1.001)
+    free = np.clip(reach - 90, 0, None) if style.over_ears else np.zeros_like(reach)
+    polar = reach - free
+    columns = np.clip((polar - 0.5) / 139.5 * (DOWN - 1), 0, DOWN - 1.001)
     left = columns.astype(int)
     rows, part = np.arange(ROUND)[:, None], columns - columns.astype(int)
     radii = around.radius[1 if style.over_ears else 0]
     radius = radii[rows, left] * (1 - part) + radii[rows, left + 1] * part
-    free = np.clip(reach - 92, 0, None) if style.over_ears else np.zeros_like(reach)
-    polar = reach - free
+    if style.over_ears:
+        share = np.clip((polar - 45) / 45, 0, 1)
+        widest = radii[:, (np.linspace(0.5, 140, DOWN) > 72) & (np.linspace(0.5, 140, DOWN) < 108)].max(1)
+        radius = radius + (_round(widest)[:, None] - radius) * share * share * (3 - 2 * share)
     level = np.clip(polar / 90, 0, 1)
     thick = style.top + (style.side - style.top) * level ** 2
     front = np.exp(-(((polar - 48) / 16) ** 2)) * np.exp(-((azimuth / 38) ** 2))
     thick = thick + style.quiff * front
-    if style.curl:
-        thick = thick * (1 + 0.13 * style.curl * _bumps(azimuth, polar, r))
-    edge = np.clip((ends[:, None] - reach) / 9, 0, 1)
+    thick = thick * (1 + (0.07 + 0.10 * style.curl) * _bumps(azimuth, polar, r))
+    edge = np.clip((ends[:, None] - reach) / (9 if style.over_ears else 24), 0, 1)
     root = CENTRE + directions(azimuth, polar) * radius[..., None]
     grip = np.where(free > 0, 1, edge ** 0.6) if style.over_ears else edge ** 0.6
     keep = 0.45 if style.over_ears else 0.0
     out = CENTRE + directions(azimuth, polar) * (radius + thick * np.maximum(grip, keep) - 0.0015 * (grip < 0.3))[..., None]
-    wave = 1 - 0.10 * np.clip(free / 60, 0, 1) ** 2 * (max(style.ends) < 200)
+    wave = 1 - np.clip(free / 60, 0, 1) * (0.14 if max(style.ends) < 200 else 0.10)
     middle = np.array([0, CENTRE[1]], np.float32)
     out[..., :2] = middle + (out[..., :2] - middle) * wave[..., None]
     out[..., 2] -= free * DROP
     behind = np.clip((out[..., 1] - 0.0) / 0.05, 0, 1) * np.clip((0.76 - out[..., 2]) / 0.08, 0, 1)
     out[..., 1] += behind * 0.012
     return out.astype(np.float32), root.astype(np.float32)
+
+
+def _round(values: Floats) -> Floats:
+    """Values round the head (ROUND,), evened out."""
+    for _ in range(6):
+        values = (values + np.roll(values, 1) + np.roll(values, -1)) / 3
+    return values
 
 
 def _bumps(azimuth: Floats, polar: Floats, r: np.random.Generator) -> Floats:
@@ -225,7 +245,7 @@ def _bun(body: Body, rest: Floats, around: Scalp) -> Surface:
     a = np.arange(rows, dtype=np.float32)[:, None] / rows * 2 * np.pi + np.zeros((1, columns), np.float32)
     p = np.linspace(0.02, np.pi - 0.02, columns, dtype=np.float32)[None] + np.zeros((rows, 1), np.float32)
     way = np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
-    middle = CENTRE + directions(np.float32(180), np.float32(48)) * 0.125
+    middle = CENTRE + directions(np.float32(180), np.float32(30)) * 0.125
     wound = 1 + 0.05 * np.sin(6 * p + 2 * a)
     canonical = (middle + way * np.array([0.040, 0.036, 0.036], np.float32) * wound[..., None]).reshape(-1, 3).astype(np.float32)
     follow = _follow(body, around, np.broadcast_to(middle, (len(canonical), 3)))

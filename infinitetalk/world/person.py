@@ -35,11 +35,12 @@ WOMEN = {"long": 0.28, "bob": 0.20, "bun": 0.16, "pageboy": 0.13, "curls": 0.13,
 
 def _traits(r: np.random.Generator) -> dict[str, float]:
     """Age, build and ancestry of an adult; names as the asset's."""
-    gender = float(np.clip(float(r.random() > 0.5) + r.uniform(-0.08, 0.08), 0, 1))
+    man = bool(r.random() > 0.5)
+    gender = float(r.uniform(-0.3, 0.05) if man else r.uniform(0.95, 1.25))
     african, asian, caucasian = (float(x) for x in r.dirichlet([0.6] * 3))
     return {"gender": gender, "age": float(r.uniform(0.5, 0.78)), "muscle": float(r.uniform(0.38, 0.6)),
             "weight": float(r.uniform(0.34, 0.66)), "height": float(r.uniform(0.46, 0.54)),
-            "proportions": float(r.uniform(0.5, 0.75)), "cupsize": float(r.uniform(0.25, 0.5)),
+            "proportions": float(r.uniform(0.5, 0.75)), "cupsize": float(0 if man else r.uniform(0.25, 0.45)),
             "african": african, "asian": asian, "caucasian": caucasian}
 
 
@@ -85,14 +86,14 @@ def person(seed: int) -> Person:
     r = np.random.default_rng([seed, 0x9E59])
     traits = _traits(r)
     identity = body().identity(traits, r.normal(0, 0.8, body().shapes.shape[0]).astype(np.float32))
-    man = traits["gender"] > 0.5
+    man = traits["gender"] < 0.5
     skin, hair = _skin(traits, r), _hair(traits, r)
-    rosy = np.array([0.94, 0.50, 0.50]) if man else np.array([0.98, 0.42, 0.44])
+    rosy = np.array([0.92, 0.64, 0.62]) if man else np.array([0.96, 0.50, 0.52])
     eyes = IRISES[int(r.integers(2 if traits["caucasian"] < 0.45 else len(IRISES)))]
     clothes = list(CLOTHES)[int(r.integers(len(CLOTHES)))]
     short = clothes == "tee"
     return Person(
-        seed=seed, identity=identity, feminine=1 - traits["gender"], skin=_rgb(skin), lips=_rgb(skin * rosy * r.uniform(0.85, 1.05)),
+        seed=seed, identity=identity, feminine=float(np.clip(traits["gender"], 0, 1)), skin=_rgb(skin), lips=_rgb(skin * rosy * r.uniform(0.85, 1.05)),
         iris=eyes, hair=_rgb(hair), hair_style=_pick(MEN if man else WOMEN, r), brows=float(r.uniform(0.9, 1.35) if man else r.uniform(0.65, 0.95)),
         stubble=float(r.choice([0, 0.25, 0.5, 0.8]) if man else 0), clothes=clothes,
         collar=str(r.choice(CLOTHES[clothes])), sleeve=float(r.uniform(0.12, 0.3) if short else r.uniform(0.9, 1.0)),

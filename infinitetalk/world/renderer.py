@@ -24,11 +24,11 @@ BATCH = 16
 """Frames posed at once."""
 SHELLS = 4
 """Times that hair is drawn, one within the other, so that its edge is soft."""
-SHADOW = 384
+SHADOW = 512
 """Side of the map of what the lamp sees."""
 FACING = 0.10
 """Radians that two people are turned to each other."""
-BACKDROP = ((-2.4, -1.3), (2.4, 2.5), 1.5)
+BACKDROP = ((-1.9, -1.24), (1.9, 1.78), 0.9)
 """Corners (x, z) of the backdrop against the eyes' … and how far behind it stands, in metres."""
 MARGIN = 0.30
 """Of a mouth box, as a share of its larger side, on each side."""
@@ -315,9 +315,9 @@ def projection(size: tuple[int, int], near: float = 0.1, far: float = 20.0) -> F
 def lamp_view(light: Light, view: Floats, eyes: float, people: int) -> Floats:
     """What the lamp sees, without perspective, (4, 4): heads and chests."""
     way = view[:3, :3].T @ np.array(light.direction, np.float32)
-    middle = np.array([0, -0.03, eyes - 0.13])
+    middle = np.array([0, -0.03, eyes - 0.22])
     matrix = look(middle + 2 * way / np.linalg.norm(way), middle)
-    half = 0.34 + SPACING / 2 * (people - 1)
-    scale = np.diag([1 / half, 1 / 0.40, -1 / 1.2, 1]).astype(np.float32)
-    scale[2, 3] = -2 / 1.2
+    half = 0.40 + SPACING / 2 * (people - 1)
+    scale = np.diag([1 / half, 1 / 0.52, -1 / 1.4, 1]).astype(np.float32)
+    scale[2, 3] = -2 / 1.4
     return scale @ matrix

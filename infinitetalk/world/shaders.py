@@ -27,6 +27,7 @@ float noise(vec3 q) {
              mix(mix(dice(i + vec3(0,0,1)), dice(i + vec3(1,0,1)), f.x), mix(dice(i + vec3(0,1,1)), dice(i + vec3(1,1,1)), f.x), f.y), f.z);
 }
 float lamp_seen() {
+  if (any(lessThan(lit.xy, vec2(0.0))) || any(greaterThan(lit.xy, vec2(1.0)))) return 1.0;
   float seen = 0.0;
   for (int i = 0; i < 4; i++) {
     vec2 o = (vec2(i & 1, i >> 1) - 0.5) * 0.006;
@@ -41,18 +42,18 @@ Look on_skin() {
   float mottled = noise(can * 210.0), ax = abs(can.x);
   l.base *= 0.92 + 0.16 * mottled;
   vec2 cheek = (vec2(ax, can.z) - vec2(0.047, mouth.z + 0.030)) / vec2(0.024, 0.020);
-  l.base *= mix(vec3(1), vec3(1.06, 0.86, 0.84), 0.7 * exp(-dot(cheek, cheek)) * step(can.y, -0.07));
+  l.base *= mix(vec3(1), vec3(1.06, 0.86, 0.84), 0.5 * exp(-dot(cheek, cheek)) * step(can.y, -0.07));
   vec2 tip = (vec2(ax, can.z) - vec2(0.0, mouth.z + 0.035)) / vec2(0.016, 0.012);
   l.base *= mix(vec3(1), vec3(1.05, 0.88, 0.86), 0.6 * exp(-dot(tip, tip)) * step(can.y, -0.15));
   vec2 socket = (vec2(ax, can.z) - vec2(eye.x, eye.z - 0.004)) / vec2(0.025, 0.016);
   l.base *= mix(vec3(1), vec3(0.86, 0.78, 0.78), 0.55 * exp(-dot(socket, socket) * dot(socket, socket)) * step(can.y, -0.09));
-  float beard = smoothstep(mouth.z - 0.005, mouth.z - 0.02, can.z) + smoothstep(0.016, 0.006, abs(can.z - mouth.z - 0.016)) * smoothstep(0.034, 0.024, ax);
+  float beard = smoothstep(mouth.z + 0.012, mouth.z - 0.022, can.z) + smoothstep(0.020, 0.004, abs(can.z - mouth.z - 0.017)) * smoothstep(0.038, 0.018, ax);
   beard = max(beard, smoothstep(0.052, 0.062, ax) * smoothstep(eye.z - 0.008, eye.z - 0.035, can.z));
   beard *= smoothstep(mouth.z - 0.095, mouth.z - 0.06, can.z) * smoothstep(-0.030, -0.055, can.y) * (1.0 - p.x);
-  l.base = mix(l.base, mix(skin * 0.55, hair, 0.6), clamp(beard, 0.0, 1.0) * stubble * (0.55 + 0.45 * noise(can * 900.0)));
+  l.base *= mix(vec3(1), vec3(0.50, 0.47, 0.49), clamp(beard, 0.0, 1.0) * stubble * (0.55 + 0.45 * noise(can * 900.0)));
   float red = smoothstep(0.30, 0.72, p.x);
   l.base = mix(l.base, lips * (0.9 + 0.2 * noise(can * vec3(700, 90, 90))), red * 0.85); l.gloss += 0.16 * red;
-  if (p.y > 0.45) { l.base = mix(lips * 0.6, vec3(0.055, 0.006, 0.007), smoothstep(0.45, 0.8, p.y)); l.soft = 0.0; l.shade *= mix(1.0, 0.35, smoothstep(0.45, 0.9, p.y)); l.gloss = 0.05; }
+  if (p.y > 0.45) { l.base = mix(lips * 0.6, vec3(0.055, 0.006, 0.007), smoothstep(0.45, 0.8, p.y)); l.soft = 0.0; l.shade *= mix(1.0, 0.12, smoothstep(0.45, 0.8, p.y)); l.gloss = 0.0; l.base *= mix(1.0, 0.3, smoothstep(0.5, 0.8, p.y)); }
   float t = (ax - 0.0125) / 0.043, arc = eye.z + 0.0215 + 0.0060 * sin(clamp(t, 0.0, 1.0) * 2.5);
   if (can.y < -0.08 && t > -0.1 && t < 1.1) {
     float thick = 0.0041 * (1.0 - 0.62 * clamp(t, 0.0, 1.0)) * brows, off = (can.z - arc) / thick;
@@ -60,10 +61,11 @@ Look on_skin() {
     float in_brow = (1.0 - smoothstep(0.35, 1.35, abs(off))) * smoothstep(-0.08, 0.10, t) * smoothstep(1.06, 0.80, t);
     l.base = mix(l.base, mix(hair, vec3(0.02, 0.012, 0.008), 0.35), in_brow * hairs * 0.92); l.gloss *= 1.0 - in_brow;
   }
+  l.base *= mix(1.0, 0.35, smoothstep(0.10, 0.45, p.y));
   float rim = smoothstep(0.55, 1.0, p.z);
   l.base = mix(l.base, l.base * vec3(0.80, 0.62, 0.60), rim * 0.5);
   float scalp = smoothstep(-1.5, 4.0, p.w + 3.0 * (noise(can * 260.0) - 0.5));
-  l.base = mix(l.base, mix(hair, skin * 0.35, 0.18), scalp * fluff); l.gloss *= 1.0 - 0.7 * scalp * fluff; l.soft *= 1.0 - scalp * fluff;
+  l.base = mix(l.base, hair * 0.55, scalp * fluff); l.gloss *= 1.0 - 0.7 * scalp * fluff; l.soft *= 1.0 - scalp * fluff;
   return l;
 }
 Look on_eye(vec3 normal_) {
@@ -82,7 +84,8 @@ Look on_cloth(bool trim) {
   vec3 other = p.z < 0.5 ? cloth1 : cloth0;
   float mark = 0.0, weave = noise(can * 420.0);
   if (!trim && p.z < 0.5) {
-    if (pattern > 3.5) base *= 0.72 + 0.5 * noise(can * vec3(300, 300, 700));
+    if (pattern > 4.5) { float c = abs(can.x); mark = 0.0; if (can.y < -0.03) { base *= 1.0 - 0.35 * (1.0 - smoothstep(0.0008, 0.0022, abs(c - 0.013))) ; vec2 b = vec2(can.x, mod(can.z, 0.075) - 0.037); base = mix(base, vec3(0.5), 1.0 - smoothstep(0.0038, 0.0052, length(b))); } }
+    else if (pattern > 3.5) base *= 0.72 + 0.5 * noise(can * vec3(300, 300, 700));
     else if (pattern > 2.5) { vec2 c = fract(vec2(can.x, can.z) * 34.0) - 0.5; mark = 1.0 - smoothstep(0.20, 0.26, length(c)); }
     else if (pattern > 1.5) { vec2 c = abs(fract(vec2(can.x, can.z) * 15.0) - 0.5); mark = 0.5 * (smoothstep(0.30, 0.34, c.x) + smoothstep(0.30, 0.34, c.y)); }
     else if (pattern > 0.5) { float c = abs(fract(can.z * 19.0) - 0.5); mark = smoothstep(0.22, 0.27, c); }
@@ -98,8 +101,8 @@ Look on_hair() {
   float tip = p.z - 5.0 * fine - 3.0 * lock;
   if (tip < shell * 1.5) discard;
   if (shell > 0.01 && fine + 0.35 * lock < shell * mix(0.62, 0.72, curl)) discard;
-  vec3 base = hair * (0.50 + 0.55 * fine + 0.45 * lock) * mix(0.45, 1.0, shell);
-  return Look(base, 0.10, 14.0, 0.0, shade * mix(0.55, 1.0, shell));
+  vec3 base = hair * (0.45 + 0.65 * fine + 0.55 * lock) + 0.004 * mix(0.55, 1.0, shell);
+  return Look(base, 0.0, 14.0, 0.0, shade * mix(0.55, 1.0, shell));
 }
 void main() {
   int k = int(kind + 0.5);
@@ -111,11 +114,11 @@ void main() {
   if (k == 0) l = on_skin();
   else if (k == 1) l = on_eye(N);
   else if (k == 2) l = Look(vec3(0.70, 0.655, 0.56), 0.3, 30.0, 0.2, smoothstep(0.042, 0.016, abs(can.x)) * 0.75);
-  else if (k == 3) l = Look(vec3(0.36, 0.095, 0.090), 0.2, 16.0, 0.3, 0.6);
+  else if (k == 3) l = Look(vec3(0.34, 0.085, 0.085), 0.10, 16.0, 0.15, 0.65 * smoothstep(mouth.y + 0.062, mouth.y + 0.006, can.y));
   else if (k == 4) l = on_cloth(false);
   else if (k == 5) l = on_cloth(true);
   else if (k == 6) l = on_hair();
-  else { if (fract(can.x * 900.0 + p.x * 0.4) < 0.25 + 0.5 * p.x) discard; l = Look(mix(hair, vec3(0.01), 0.7), 0.0, 8.0, 0.0, 1.0); }
+  else { if (p.x > p.y) discard; l = Look(mix(hair, vec3(0.01), 0.75), 0.0, 8.0, 0.0, 1.0); }
   if (inside_out && (k == 4 || k == 5 || k == 6)) l.shade *= 0.35;
   vec3 L = normalize(lamp_way); float facing = dot(N, L), open_ = lamp_seen();
   vec3 wrap = vec3(0.42, 0.22, 0.15) * l.soft;
@@ -126,6 +129,11 @@ void main() {
   vec3 H = normalize(L + view_way); float fresnel = pow(1.0 - max(dot(N, view_way), 0.0), 4.0);
   sum += lamp * l.gloss * pow(max(dot(N, H), 0.0), l.sharp) * 0.55 * l.shade * mix(0.35, 1.0, open_);
   sum += l.base * (0.35 * room + 0.25 * lamp) * fresnel * l.shade;
+  if (k == 6) {
+    vec3 strand_way = normalize(cross(N, cross(vec3(0.0, 1.0, 0.15), N)) + 1e-4);
+    float along = dot(strand_way, H), shine = pow(max(1.0 - along * along, 0.0), 60.0);
+    sum += lamp * (0.02 + 0.22 * hair) * shine * mix(0.3, 1.0, open_) * shell * l.shade * (0.6 + 0.6 * noise(vec3(p.x * 1.3, p.y * 0.05, 1.0)));
+  }
   if (k == 1) {
     vec3 glint = reflect(-view_way, N);
     sum += lamp * 0.9 * smoothstep(0.965, 0.985, dot(glint, normalize(lamp_way + vec3(0.0, 0.15, 0.25)))) * l.shade;

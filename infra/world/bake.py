@@ -53,11 +53,11 @@ def groups(obj: Path) -> Iterator[tuple[int, list[int], list[int]]]:
 
 
 def traits(r: np.random.Generator) -> dict[str, float]:
-    """Phenotypes of one random adult."""
+    """Phenotypes of one random adult; gender is 0 for a man and 1 for a woman."""
     gender = float(np.clip(float(r.random() > 0.5) + r.uniform(-0.12, 0.12), 0, 1))
     african, asian, caucasian = r.dirichlet([0.7] * 3)
     return {"gender": gender, "age": r.uniform(0.5, 0.82), "muscle": r.uniform(0.35, 0.65), "weight": r.uniform(0.3, 0.72),
-            "height": r.uniform(0.42, 0.58), "proportions": r.uniform(0.45, 0.8), "cupsize": r.uniform(0.2, 0.6),
+            "height": r.uniform(0.42, 0.58), "proportions": r.uniform(0.45, 0.8), "cupsize": r.uniform(0.2, 0.6) * float(gender > 0.5),
             "firmness": 0.6, "african": african, "asian": asian, "caucasian": caucasian}
 
 
@@ -158,7 +158,8 @@ def bake(model: torch.nn.Module, data: Path, count: int, people: int, seed: int)
     design = np.concatenate([known[:seen] - known[:seen].mean(0), np.ones((seen, 1), np.float32)], 1)
     fit = np.linalg.lstsq(design, weights / scale, rcond=None)[0]
     spread = np.linalg.cholesky(np.cov((weights / scale - design @ fit).T) + 1e-6 * np.eye(count))
-    units = model.blendshapes[-52:][:, kept].numpy()
+    columns = [model.blendshape_labels.index(f"facial_action:{u}") for u in model.facial_action_labels]
+    units = model.blendshapes[columns][:, kept].numpy()
     where = np.argwhere(np.abs(units).max(-1) > 2e-5)
     joints, skin = lighter_skin(model, bones, kept)
     parents = [-1 if p < 0 else bones.index(model.bone_labels[p]) for p in (model.bone_parents[c] for c in chosen)]

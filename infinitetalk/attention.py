@@ -50,9 +50,8 @@ def choose(name: str, device: torch.device | str) -> str:
     """
     here = available() if torch.device(device).type == "cuda" else ("sdpa",)
     if name == "auto":
-        hopper = here != ("sdpa",) and torch.cuda.get_device_capability(device) >= (9, 0)
-        order = ("flash3", "cudnn", "flash2") if hopper else ("flash2",)
-        return next((one for one in order if one in here), "sdpa")
+        generation = torch.cuda.get_device_capability(device)[0] if here != ("sdpa",) else 0
+        return next((one for one in _FASTEST.get(generation, ()) if one in here), "sdpa")
     if name not in here:
         hint = f"Here can run: auto, {', '.join(here)}"
         raise BadInputError(f"there is no attention {name!r} on {device}", where="attention", hint=hint)
@@ -88,5 +87,8 @@ def _sage(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return sageattn(q, k, v, tensor_layout="NHD", is_causal=False)
 
 
+_FASTEST = {8: ("flash2",), 9: ("flash3", "cudnn", "flash2"), 10: ("cudnn", "flash2"), 12: ("cudnn", "flash2")}
+"""First number of a card's capability (8: Ampere, Ada; 9: Hopper; 10, 12: Blackwell) → exact back ends that run there,
+fastest first."""
 _BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "sdpa": _sdpa, "cudnn": _cudnn, "flash3": _flash3, "flash2": _flash2, "sage": _sage}

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from infinitetalk.attention import attend, available, choose
+import infinitetalk.attention
+from infinitetalk.attention import MODULES, attend, available, choose
 from infinitetalk.audio_tokens import AudioProjection, regroup
 from infinitetalk.blocks import AudioCrossAttention, modulate
 from infinitetalk.conditions import Condition
@@ -489,6 +490,15 @@ def test_attention_that_cannot_run_is_named_before_anything_runs():
     assert choose("auto", "cpu") == choose("sdpa", "cpu") == "sdpa"
     with pytest.raises(BadInputError, match="no attention 'flash3' on cpu"):
         choose("flash3", "cpu")
+
+
+@pytest.mark.parametrize(("capability", "best"), [
+    ((7, 5), "sdpa"), ((8, 6), "flash2"), ((9, 0), "flash3"), ((10, 0), "cudnn"), ((12, 0), "cudnn")])
+def test_the_fastest_attention_is_one_that_the_card_can_run(monkeypatch, capability, best):
+    monkeypatch.setattr(infinitetalk.attention, "available", lambda: ("sdpa", "cudnn", *MODULES))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose("auto", "cuda") == best
+    assert choose("sage", "cuda") == "sage"
 
 
 @pytest.mark.parametrize(("change", "words"), [

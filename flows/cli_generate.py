@@ -102,9 +102,10 @@ def generate(
         with jobs.opened(job) as ready:
             name = weights or f"infinitetalk-{how.sampling.size}p{'-multi' if job.needs_two else ''}"
             loras = [_lora(one, settings) for one in lora or ()]
-            engine = _engine(_files(name, settings, job), _device(device, settings), (*ready.take.size, chunk), memory,
-                             attention, loras)
-            made = _run(ready, engine, how, out, state, repr((name, loras)))
+            engine = _engine(_files(name, settings, job, how.sampling.size), _device(device, settings),
+                             (*ready.take.size, chunk), memory, attention, loras)
+            rounding = str(engine.networks.transformer.dtype), memory == "fp8", attention == "sage"
+            made = _run(ready, engine, how, out, state, repr((name, loras, rounding)))
             told = _told(ready, out, made) | {"seconds": round(time.monotonic() - started, 1)}
     answer(as_json, told, f"{MARKS['done']} {told['video']}  {clock(told['duration_s'])}, {told['width']}×"
                           f"{told['height']}, {told['frames']} frames in {told['seconds']} s")
@@ -183,16 +184,17 @@ def _check_out(out: Path) -> None:
 # -- what it is made with ---------------------------------------------------------------------------------------------
 
 
-def _files(name: str, settings: Settings, job: Job) -> Files:
-    """Weights by their name in models.lock, or in a folder as they are published."""
-    from infinitetalk.files import Files
+def _files(name: str, settings: Settings, job: Job, size: str) -> Files:
+    """Weights by their name in models.lock, or in a folder as they are published; of two bases the one of `size`."""
+    from infinitetalk.files import BASES, Files
     from models.engines.infinitetalk_files import ENTRIES, stored_files
     from models.weights import WeightStore
 
     folder = Path(name).expanduser()
     if folder.is_dir():
-        multi = Files.under(folder, "multi")
-        return multi if job.needs_two or not Files.under(folder).overlay.is_file() else Files.under(folder)
+        base = next((base for base in BASES if size in base and (folder / base).is_dir()), "")
+        single, multi = (Files.under(folder, variant, base) for variant in ("single", "multi"))
+        return multi if job.needs_two or not single.overlay.is_file() else single
     if name not in ENTRIES:
         raise InputError("no weights have this name, and no folder", where=f"--weights {name[:80]}",
                          hint=f"There are: {', '.join(ENTRIES)}")
@@ -236,9 +238,6 @@ def _engine(files: Files, device: str, chunk: tuple[int, int, int], memory: str,
 
     from infinitetalk.engine import load
 
-    for absent in files.missing()[:1]:
-        raise SetupError(f"the {absent.what} is not there", where=str(absent.place),
-                         hint="Pull the weights with `infinidub models pull`, or name their folder with --weights")
     stderr.print("  loading the networks …", highlight=False)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     return load(files, device=device, dtype=dtype, memory=memory, size=chunk[:2], frames=chunk[2],

@@ -110,8 +110,8 @@ class Ready:
 
     def identity(self, settings: StreamSettings, weights: str) -> str:
         """SHA-256 of all that decides on the result."""
-        files = [self.job.picture, *(one for one in self.job.audio if one)]
-        told = [weights, repr(settings), repr(astuple(self.job)[3:]), *map(_sha256, files)]
+        heard = [_sha256(one) if one else "silence" for one in self.job.audio]
+        told = [weights, repr(settings), repr(astuple(self.job)[2:]), _sha256(self.job.picture), *heard]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def taps(self) -> list[Tap]:

@@ -15,7 +15,11 @@ from PIL import Image
 
 import infinitetalk.job
 from flows.cli import run_command
+from flows.cli_generate import _files
+from flows.settings import load_settings
+from infinitetalk.files import BASES
 from infinitetalk.io import sound
+from infinitetalk.job import Job
 from infinitetalk.writing import write_chunk
 from tests.test_infinitetalk_inputs import PICTURE, TONE, video, wav
 from tests.tiny_infinitetalk import write_public_layout
@@ -177,6 +181,14 @@ def test_what_cannot_be_made_is_refused_with_what_to_do(given: Path, capsys: pyt
     assert words in error["message"]
     assert error["hint"] or "--lora" in error["where"]
     assert not (tmp_path / "o.mp4").exists()
+
+
+def test_of_two_bases_the_one_of_the_size_is_taken(given: Path, tmp_path: Path) -> None:
+    for base in BASES:
+        (tmp_path / base).mkdir()
+    job = Job(given / "her.png", (given / "a.wav",))
+    for size, base in zip(("480", "720"), BASES, strict=True):
+        assert _files(str(tmp_path), load_settings(), job, size).wan.name == base
 
 
 def test_weights_that_are_absent_are_named_with_the_command_that_gets_them(

@@ -372,6 +372,18 @@ class TestInfiniteTalk:
         assert not np.array_equal(made(voice, silence), made(voice, voice[::-1].copy()))
 
     @pytest.mark.parametrize("weights", ["infinitetalk-480p", "infinitetalk-480p-multi"])
+    def test_whoever_is_heard_and_not_seen_moves_no_mouth(self, weights: str) -> None:
+        shot, seen = shot_of(9), (face(0, 4, 8, 8),)
+        request = shot.request.model_copy(update={"tracks": request_of("BA", known=0).tracks, "faces": seen})
+        generator = tiny_infinitetalk(weights=weights)
+
+        def made(narrator: np.ndarray) -> np.ndarray:
+            tracks = {"B": narrator, "A": 0.1 * shot.tracks["A"]}
+            return pictures(all_chunks(generator, ShotInput(request, shot.frame, tracks, seen)))
+
+        assert np.array_equal(made(shot.tracks["A"]), made(shot.tracks["A"][::-1].copy()))
+
+    @pytest.mark.parametrize("weights", ["infinitetalk-480p", "infinitetalk-480p-multi"])
     @pytest.mark.parametrize("faces", [0, 1, 3])
     def test_no_cast_stops_a_shot(self, weights: str, faces: int) -> None:
         shot = shot_of(5)
@@ -421,6 +433,8 @@ class TestInfiniteTalk:
         assert "lightx2v-i2v-480p/file" in ref(lora="lightx2v-i2v-480p").weights
         with pytest.raises(InputError, match="4k \\+ 1"):
             ref(chunk=80)
+        with pytest.raises(InputError, match="Set one of them"):
+            ref(precision="fp8", memory="offload")
 
     def test_a_gpu_that_is_asked_for_and_not_there_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter(()))

@@ -78,6 +78,8 @@ class InfiniteTalkOptions(Record):
     def _whole(self) -> InfiniteTalkOptions:
         if self.chunk % 4 != 1:
             raise ValueError(f"chunk is {self.chunk}, and must be 4k + 1: 81, 49 …")
+        if self.precision == "fp8" and self.memory == "offload":
+            raise ValueError("memory is offload and precision is fp8: weights in fp8 lie on the GPU. Set one of them")
         return self
 
     @property
@@ -196,13 +198,12 @@ class InfiniteTalk(Adapter):
     def _persons(self, shot: ShotInput, place: Placement, size: tuple[int, int]) -> tuple[dict[str, Box | None],
                                                                                           tuple[Box, ...]]:
         """Those who are driven with their regions, and the regions of those who are only seen."""
-        if not self._options.weights.endswith("-multi"):
-            return dict.fromkeys(loudest(shot.tracks, 1)), ()
         faces, regions = cast(shot.request), [region_of(face, place, size) for face in shot.faces]
         seen = {name: region for name, face in faces.items() if face is not None and (region := regions[face])}
-        if not seen:
-            return dict.fromkeys(loudest(shot.tracks, 1)), ()
-        driven = loudest({name: samples for name, samples in shot.tracks.items() if name in seen}, 2)
+        visible = {name: samples for name, samples in shot.tracks.items() if name in seen} or shot.tracks
+        if not seen or not self._options.weights.endswith("-multi"):
+            return dict.fromkeys(loudest(visible, 1)), ()
+        driven = loudest(visible, 2)
         own = {faces[name] for name in driven}
         return ({name: seen[name] for name in driven},
                 tuple(region for face, region in enumerate(regions) if region and face not in own))

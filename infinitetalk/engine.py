@@ -18,7 +18,7 @@ from torch import Tensor
 
 from infinitetalk.attention import choose as choose_attention
 from infinitetalk.audio import SAMPLE_RATE, AudioEncoder, AudioFeatures, windows
-from infinitetalk.errors import BadInputError
+from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.files import (
     Files,
     load_audio,
@@ -29,7 +29,7 @@ from infinitetalk.files import (
     transformer_config,
 )
 from infinitetalk.lora import merge_lora
-from infinitetalk.memory import PUBLISHED, Companions, choose, free_memory, must_fit
+from infinitetalk.memory import PUBLISHED, Companions, choose, free_memory, host_must_hold, must_fit
 from infinitetalk.networks import Networks
 from infinitetalk.offload import BlockOffload
 from infinitetalk.persons import Region, assign
@@ -37,10 +37,11 @@ from infinitetalk.pictures import AREAS, dubbing_size, fit
 from infinitetalk.plan import ChunkSize
 from infinitetalk.quant import quantise
 from infinitetalk.shapes import PixelShape
+from infinitetalk.shot import check_grid
 from infinitetalk.state import ChunkState
 from infinitetalk.stream import GeneratedChunk, Shot, StreamSettings, stream
 from infinitetalk.text import NEGATIVE_PROMPT, TextEncoder
-from infinitetalk.weights import open_tensors
+from infinitetalk.weights import PULL, open_tensors
 
 PROMPTS_KEPT = 8
 """States of the latest prompts: a series has few, and the text encoder is large."""
@@ -130,6 +131,7 @@ class Engine:
 
     def shot(self, take: Take, settings: StreamSettings) -> Shot:
         """The take as the networks see and hear it."""
+        check_grid(take.size)
         source = take.frame(0).shape
         regions = [one.region for one in take.speakers]
         cast = assign(regions, take.bystanders, (source[0], source[1]), take.size)
@@ -146,6 +148,8 @@ class Engine:
         silence = np.zeros(0, np.float32)
         samples = silence if voice is None else take.speakers[voice].samples
         wanted = round(take.frames / take.rate * SAMPLE_RATE)
+        if voice is not None:
+            _check_samples(samples, f"speaker {voice + 1}")
         if voice is not None and abs(len(samples) - wanted) * take.rate > SAMPLE_RATE:
             raise BadInputError(f"{len(samples)} samples for {take.frames} frames at {take.rate} per second",
                                 where=f"speaker {voice + 1}", hint=f"Give {wanted} samples, at {SAMPLE_RATE} Hz")
@@ -161,6 +165,14 @@ class Engine:
         return self._prompts[prompt]
 
 
+def _check_samples(samples: NDArray[np.float32], where: str) -> None:
+    if samples.ndim != 1 or samples.dtype != np.float32:
+        raise BadInputError(f"samples of shape {samples.shape}, {samples.dtype}", where=where,
+                            hint="Give (M,) float32 in [-1, 1], mono")
+    if not np.isfinite(samples).all():
+        raise BadInputError("samples that are no numbers (NaN or infinite)", where=where, hint="Export the sound again")
+
+
 def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16,
          memory: str = "auto", size: tuple[int, int] | None = None, frames: int = ChunkSize.frames,
          attention: str = "auto", compiled: bool = False, loras: Sequence[tuple[Path, float]] = ()) -> Engine:
@@ -169,7 +181,8 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
     Args:
         files: Where the weights lie.
         device: Where to compute.
-        dtype: Of the transformer, CLIP and umT5; the autoencoder and the speech encoder stay in float32.
+        dtype: Of the transformer and umT5; CLIP runs in float16 beside bfloat16, as published, and the autoencoder and
+            the speech encoder stay in float32.
         memory: How the transformer is kept: a profile of `memory`, or "auto", which looks at the device.
         size: The largest (H, W) that will be generated; None: 16:9 at the area of the base.
         frames: Of a chunk; fewer need less memory.
@@ -182,11 +195,16 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
         TooLargeError: It would not fit; said before anything is loaded.
         BadInputError: An unknown profile or back end.
     """
+    for absent in files.missing()[:1]:
+        raise BadWeightsError(f"the {absent.what} is not there", where=str(absent.place), hint=PULL)
     backend = choose_attention(attention, device)
     width, height = dubbing_size(16, 9, AREAS[files.size_class])
     chunk = PixelShape(frames, *(size or (height, width)))
-    residence = choose(free_memory(device), chunk, transformer_config(files), memory,
-                       persons=files.persons, companions=_companions(files), dtype=dtype)
+    config, companions = transformer_config(files), _companions(files)
+    residence = choose(free_memory(device), chunk, config, memory, persons=files.persons, companions=companions,
+                       dtype=dtype)
+    taken = residence.needed_bytes if torch.device(device).type == "cpu" else 0
+    host_must_hold(free_memory("cpu") - taken, residence, config, companions, dtype)
     transformer = load_transformer(files, dtype, device if residence.profile == "resident" else "cpu", backend)
     for path, strength in loras:
         merge_lora(transformer, {name: stored.read() for name, stored in open_tensors([path]).items()}, strength)
@@ -197,7 +215,8 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
         BlockOffload(transformer, device, residence.blocks_resident)
     if compiled:
         transformer.compile_blocks()
-    networks = Networks(transformer, load_codec(files, device=device), load_vision(files, dtype, device))
+    half = torch.float16 if dtype == torch.bfloat16 else dtype
+    networks = Networks(transformer, load_codec(files, device=device), load_vision(files, half, device))
     text = load_text(files, dtype, device if residence.text_resident else "cpu")
     return Engine(networks, text, load_audio(files, device), persons=files.persons)
 

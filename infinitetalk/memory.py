@@ -262,6 +262,35 @@ def must_fit(free_bytes: int, size: PixelShape, config: TransformerConfig, perso
                             hint="Dub at a smaller size, or load the engine with memory profile offload")
 
 
+def host_bytes(residence: Residence, config: TransformerConfig, companions: Companions = PUBLISHED,
+               dtype: torch.dtype = torch.bfloat16) -> int:
+    """Host memory beside a GPU: a transformer that is not loaded straight to the device lies there whole at first."""
+    block = block_bytes(config, dtype)
+    whole = rest_bytes(config, dtype) + (config.num_layers + 1) * block  # a block that becomes a visitor is there twice
+    return (0 if residence.profile == "resident" else whole) + (0 if residence.text_resident else companions.text)
+
+
+def host_must_hold(free_bytes: int, residence: Residence, config: TransformerConfig,
+                   companions: Companions = PUBLISHED, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Refuse what does not fit into host memory.
+
+    Args:
+        free_bytes: What is free there before anything is loaded.
+        residence: What was chosen by the device's memory.
+        config: Sizes of the transformer.
+        companions: Bytes of the other networks.
+        dtype: Of the transformer.
+
+    Raises:
+        TooLargeError: It needs more.
+    """
+    needed = host_bytes(residence, config, companions, dtype)
+    if needed > free_bytes:
+        raise TooLargeError(f"memory profile {residence.profile} needs {needed / GB:.1f} GB of host memory, and "
+                            f"{free_bytes / GB:.1f} GB are free", where="memory",
+                            hint="Free host memory, or use a machine with more of it, or a larger GPU")
+
+
 def free_memory(device: torch.device | str) -> int:
     """Bytes that can be allocated on a device now; on the CPU, host memory."""
     device = torch.device(device)

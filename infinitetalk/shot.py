@@ -65,15 +65,21 @@ class Shot:
     seed: int = 0
 
 
+def check_grid(size: tuple[int, int]) -> None:
+    """Refuse an (H, W) that is not on the grid of tokens with a BadInputError."""
+    height, width = size
+    if min(height, width) < GRID or height % GRID or width % GRID:
+        raise BadInputError(f"{width}×{height} pixels", where="size", hint=f"Give multiples of {GRID}")
+
+
 def check_shot(shot: Shot, passes: Sequence[Pass]) -> None:
     """Check a shot before anything is computed.
 
     Raises:
         BadInputError: Its size is not on the grid of tokens, or what it needs for its persons or passes is missing.
     """
+    check_grid(shot.size)
     height, width = shot.size
-    if min(height, width) < GRID or height % GRID or width % GRID:
-        raise BadInputError(f"{width}×{height} pixels", where="size", hint=f"Give multiples of {GRID}")
     if shot.audio.persons not in (1, 2):
         raise BadInputError(f"{shot.audio.persons} voices", where="audio", hint="Give one or two")
     if shot.audio.persons == 2 and (shot.masks is None

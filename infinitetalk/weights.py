@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from infinitetalk.errors import BadWeightsError
 
 AGAIN = "Fetch the file again and compare its SHA-256"
+PULL = "`infinidub models pull` fetches public weights"
 NAMED = 4
 """Tensors that an error names; the others are counted."""
 
@@ -164,7 +165,7 @@ def _open_torch(file: Path) -> dict[str, StoredTensor]:
 
 def _must_exist(file: Path) -> None:
     if not file.is_file():
-        raise BadWeightsError("is not there", where=str(file), hint="`infinidub models pull` fetches public weights")
+        raise BadWeightsError("is not there", where=str(file), hint=PULL)
 
 
 def assemble(network: Network, stored: Mapping[str, StoredTensor], dtype: torch.dtype,

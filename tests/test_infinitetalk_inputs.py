@@ -8,6 +8,7 @@ import struct
 import subprocess
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from infinitetalk.engine import Engine, Speaker, Take
 from infinitetalk.errors import BadInputError
 from infinitetalk.inputs import (
     check_box,
@@ -34,6 +36,7 @@ from infinitetalk.inputs import (
 from infinitetalk.io import PictureReader, sound
 from infinitetalk.job import Job, divisor, opened
 from infinitetalk.job_file import FIELDS, read_job
+from infinitetalk.stream import StreamSettings
 from infinitetalk.tracks import read_tracks
 from infinitetalk.writing import Tap, join, write_chunk
 
@@ -373,6 +376,29 @@ def test_a_job_that_contradicts_itself_is_refused(changes: dict[str, Any], words
     refused(lambda: Job(**{"picture": Path("a.png"), "audio": (Path("a.wav"),), **changes}), words)
 
 
+@pytest.mark.parametrize(("samples", "words"), [
+    (np.full(640, np.nan, np.float32), "no numbers"), (np.zeros((2, 640), np.float32), "mono"),
+    (np.full(640, 20_000, np.int16), "float32"), (np.zeros(0, np.float32), "Give 1280 samples")])
+def test_samples_that_are_no_speech_are_refused_before_anything_is_heard(samples: Any, words: str) -> None:
+    with pytest.raises(BadInputError, match=words) as caught:
+        silent_engine().shot(replace(TAKE, speakers=(Speaker(samples),)), StreamSettings())
+    assert caught.value.where == "speaker 1"
+
+
+def test_a_size_off_the_grid_is_refused_before_the_prompt_is_read() -> None:
+    with pytest.raises(BadInputError, match="multiples of 16"):
+        silent_engine().shot(replace(TAKE, size=(33, 48)), StreamSettings())
+
+
+def silent_engine() -> Engine:
+    """Without networks: whatever asks for one fails."""
+    missing: Any = None
+    return Engine(missing, missing, missing)
+
+
+TAKE = Take(frame=lambda index: PICTURE, frames=2, rate=Fraction(25), size=(32, 48), speakers=())
+
+
 # -- the published input ----------------------------------------------------------------------------------------------
 
 
@@ -385,6 +411,17 @@ def written(folder: Path, value: object) -> Path:
     path = folder / "job.json"
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
+
+
+def test_the_same_voice_in_another_mouth_is_another_job(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    track = wav(tmp_path / "a.wav", TONE)
+
+    def identity(*audio: Path | None) -> str:
+        with opened(Job(tmp_path / "a.png", audio)) as ready:
+            return ready.identity(StreamSettings(), "weights")
+
+    assert len({identity(track), identity(track, None), identity(None, track), identity(track, track)}) == 4
 
 
 def test_the_published_input_is_read(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from infinitetalk.memory import (
     coding_bytes,
     forward_bytes,
     free_memory,
+    host_bytes,
+    host_must_hold,
     keys_values_bytes,
     must_fit,
     needs,
@@ -223,6 +225,17 @@ def test_a_take_that_a_loaded_engine_cannot_make_is_refused() -> None:
     must_fit(12 * 10**9, STANDARD, PUBLIC)
     with pytest.raises(TooLargeError, match=r"besides the networks, and 12\.0 GB are free"):
         must_fit(12 * 10**9, PixelShape(81, 720, 1280), PUBLIC)
+
+
+def test_what_visits_the_device_must_fit_into_host_memory() -> None:
+    resident, visiting, rounded = choose(80 * 10**9), choose(24 * 10**9), choose(60 * 10**9, wanted="fp8")
+    host_must_hold(0, resident, PUBLIC)
+    host_must_hold(52 * 10**9, visiting, PUBLIC)
+    assert host_bytes(choose(60 * 10**9), PUBLIC) == PUBLISHED.text
+    for residence in (visiting, rounded):
+        assert host_bytes(residence, PUBLIC) > 2 * 18_882_046_784
+        with pytest.raises(TooLargeError, match=r"of host memory, and 32\.0 GB are free"):
+            host_must_hold(32 * 10**9, residence, PUBLIC)
 
 
 def test_host_memory_is_what_is_available_within_the_container(tmp_path) -> None:

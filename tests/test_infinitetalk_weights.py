@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from infinitetalk.config import TransformerConfig
+from infinitetalk.engine import load
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.files import BASES, Files, load_audio, load_codec, load_text, load_transformer, load_vision
 from infinitetalk.files import transformer_config as config_of
@@ -290,6 +291,13 @@ def test_another_speech_encoder_is_refused(own) -> None:
     file.write_text(json.dumps(tiny.WAV2VEC | {"hidden_size": 77}), encoding="utf-8")
     with pytest.raises(BadWeightsError, match="what the transformer hears"):
         load_transformer(Files.under(own))
+
+
+def test_the_engine_names_a_file_that_is_absent_before_it_loads_one(own) -> None:
+    files = Files.under(own)
+    files.codec.unlink()
+    with pytest.raises(BadWeightsError, match=r"Wan2\.1_VAE\.pth: the video autoencoder is not there"):
+        load(files)
 
 
 def test_companions_load_from_the_folder_as_they_are_made_in_memory(folder) -> None:

@@ -108,10 +108,14 @@ class Run:
             config = replace(config, num_layers=min(self.plan.slice_blocks, config.num_layers))
         start = time.perf_counter()
         self.network = random_network(config, device, self.plan.dtype)
-        self.given = inputs(self.network, config, self.plan.pixels.latent, device, self.plan.dtype)
+        self.feed(self.network)
         wait(device)
         self.figures |= {"blocks_measured": config.num_layers, "blocks": self.plan.config.num_layers,
                          "build_s": time.perf_counter() - start}
+
+    def feed(self, network: Transformer) -> None:
+        """What forwards take; the keys and values in it are made of the network's weights as they are."""
+        self.given = inputs(network, network.config, self.plan.pixels.latent, self.plan.device, self.plan.dtype)
 
     def eager(self, name: str) -> None:
         """A forward with one kind of attention."""
@@ -135,6 +139,7 @@ class Run:
         with attending(network, name):
             before = network(*self.given)
             quantise(network)
+            self.feed(network)
             ours = compiling(network, self.plan.compiler) if compiled else contextlib.nullcontext()
             with ours:
                 after = network(*self.given)
@@ -260,8 +265,7 @@ def attending(network: nn.Module, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def compiling(network: Transformer, compiler: str) -> Iterator[None]:
     """Compile what the blocks do with tensors; undone afterwards."""
-    for block in network.blocks:
-        block.step = torch.compile(block.step, backend=compiler)
+    network.compile_blocks(backend=compiler)
     try:
         yield
     finally:

@@ -31,9 +31,10 @@ def reference_map(
     """
     tokens, width = masks.shape[1], q.shape[-1]
     # The probabilities, tokens × S for every head, are never laid out: the sum over a class is attention whose values
-    # are the masks themselves, filled up with zeros because fused kernels want values as wide as the keys.
+    # are the masks themselves, filled up with zeros because fused kernels want values as wide as the keys, and laid out
+    # for each head because some of them (cuDNN, those with TMA) do not take a stride of 0.
     values = torch.nn.functional.pad(masks.T.to(q.dtype), (0, width - len(masks)))  # (S, d)
-    values = values[None, :, None].expand(1, tokens, q.shape[1], width)  # (1, S, A, d)
+    values = values[None, :, None].repeat(1, 1, q.shape[1], 1)  # (1, S, A, d)
     sums = attend(q[None], k[None, :tokens], values)[0, ..., : len(masks)]  # (N, A, 3)
     return sums.float().mean(1).T / masks.sum(1, keepdim=True).clamp_min(1)
 

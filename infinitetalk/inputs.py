@@ -245,19 +245,6 @@ def check_box(box: Box, width: int, height: int, where: str) -> None:
                             hint="Boxes count in pixels of the upright source picture")
 
 
-def check_mask(mask: NDArray[np.bool_], width: int, height: int, where: str) -> None:
-    """Refuse a mask of another size than the picture, or of nobody.
-
-    Raises:
-        BadInputError: So it is.
-    """
-    if mask.shape != (height, width) or mask.dtype != np.bool_:
-        raise BadInputError(f"a mask of shape {mask.shape} {mask.dtype}", where=where,
-                            hint=f"Give ({height}, {width}) bool, as the picture")
-    if not mask.any():
-        raise BadInputError("the mask is empty", where=where, hint="Mark at least one pixel, or give no mask")
-
-
 # -- words ------------------------------------------------------------------------------------------------------------
 
 

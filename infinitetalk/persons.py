@@ -141,23 +141,6 @@ def region_mask(region: Region, source: tuple[int, int]) -> Tensor:
     return mask
 
 
-def published_box(bbox: Sequence[float], source: tuple[int, int]) -> Box:
-    """A box of the published JSON input: (row min, column min, row max, column max), whatever it calls them.
-
-    Args:
-        bbox: Four numbers in source pixels.
-        source: (H, W); what reaches past it is cut off, as published.
-
-    Raises:
-        BadInputError: They are not four.
-    """
-    if len(bbox) != 4:
-        raise BadInputError(f"{list(bbox)} is no box", where="bbox",
-                            hint="Give [row_min, column_min, row_max, column_max]")
-    top, left, bottom, right = (int(value) for value in bbox)
-    return left, top, min(right, source[1]) - left, min(bottom, source[0]) - top
-
-
 def halves(height: int, width: int) -> tuple[Box, Box]:
     """Where two persons are if nobody says: left and right half, a margin free."""
     half = width // 2

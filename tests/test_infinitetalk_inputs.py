@@ -25,7 +25,6 @@ from infinitetalk.engine import Engine, Speaker, Take
 from infinitetalk.errors import BadInputError
 from infinitetalk.inputs import (
     check_box,
-    check_mask,
     check_prompt,
     check_speakers,
     frames_in,
@@ -356,10 +355,7 @@ def test_a_box_lies_in_the_picture_or_is_refused(box: tuple[int, int, int, int])
         refused(lambda: check_box(box, 16, 12, "box"), "leaves the picture")
 
 
-def test_masks_prompts_and_numbers_of_speakers_have_bounds() -> None:
-    check_mask(np.eye(4, dtype=bool), 4, 4, "mask")
-    for mask in (np.eye(4), np.eye(5, dtype=bool), np.zeros((4, 4), bool)):
-        refused(lambda mask=mask: check_mask(mask, 4, 4, "mask"), "mask")
+def test_prompts_and_numbers_of_speakers_have_bounds() -> None:
     check_prompt("a" * 8_000, "prompt")
     refused(lambda: check_prompt("a" * 9_000, "prompt"), "9000")
     check_speakers(2)

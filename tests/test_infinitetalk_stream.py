@@ -24,8 +24,9 @@ from infinitetalk.color import ColorStats, statistics
 from infinitetalk.conditioning import keyframe_mask
 from infinitetalk.errors import BadInputError
 from infinitetalk.guidance import Apg, Guidance
+from infinitetalk.inputs import published_box
 from infinitetalk.networks import Networks
-from infinitetalk.persons import assign, published_box
+from infinitetalk.persons import assign
 from infinitetalk.pictures import fit, from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, held_windows, plan, published_windows
 from infinitetalk.reference import FL2V, I2V, M0, M1, M2, M3, Image, Source
@@ -180,7 +181,7 @@ class Recorded:
         if about["humans"] == 1:
             return None
         source, target = tuple(about["source_hw"]), tuple(about["target"])
-        boxes = [published_box(box, source) for box in about["bbox"].values()] if about["bbox"] else (None, None)
+        boxes = [published_box(box, "bbox") for box in about["bbox"].values()] if about["bbox"] else (None, None)
         return assign(boxes, (), source, target).masks
 
     def noise(self, seed: int, chunk: int, shape: Any) -> torch.Tensor:

@@ -13,15 +13,21 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from infinitetalk.errors import BadInputError
-from infinitetalk.evaluate.measure import Floats, Pixels, Reals, check_frames, same_shape
+from infinitetalk.evaluate.measure import Flags, Floats, Pixels, Reals, check_frames, same_shape
 
 SIDE = 96
 """Longer side at which pictures are registered: enough for a twentieth of a pixel, and cheap."""
 ROUNDS = 12
-AGREEING = 0.5
+AGREEING = 0.7
 """Correlation of what was registered, above which its shift is believed."""
+SURE = 0.97
+"""Agreement with which nothing further is searched."""
 LEAST_PIXELS = 40
-MOST_SAMPLES = 250
+LEAST_TEXTURE = 0.004
+"""Contrast of details (0 … 1), below which a wall is too plain to see it move."""
+MOST_LOST = 0.6
+"""Share of the weights that must stay inside the picture."""
+MOST_SAMPLES = 60
 """Frames that the camera is looked at in."""
 LEAST_MOTION = 0.02
 """Pixels (of `SIDE`) per frame: less is a head that keeps still."""
@@ -49,31 +55,46 @@ def register(moved: Floats, still: Floats, weights: Floats, *, coarse: bool = Tr
         weights: Which parts of `still` count, 0 … 1, (H, W).
         coarse: Search shifts of more than about 2 pixels, too.
     """
-    y, x = np.mgrid[0:still.shape[0], 0:still.shape[1]].astype(np.float64)
+    soft, goal = _details(moved), _details(still)
+    texture = float(np.sqrt((goal**2 * weights).sum() / max(float(weights.sum()), 1e-9)))
+    if weights.sum() < LEAST_PIXELS or texture < LEAST_TEXTURE:
+        return Shift(0, 0, 0, 0)
+    goal = _even(goal, weights)
+    near = _refined(soft, goal, weights, (0.0, 0.0))
+    if not coarse or near.agreement > SURE:
+        return near
+    return max(near, _refined(soft, goal, weights, _coarse(soft, goal, weights)), key=lambda shift: shift.agreement)
+
+
+def _details(picture: Floats) -> Reals:
+    """Without noise and without slow ramps, along which a shift cannot be told."""
+    return np.asarray(gaussian_filter(picture, 0.7) - gaussian_filter(picture, 4.0), np.float64)
+
+
+def _refined(soft: Reals, goal: Reals, weights: Floats, start: tuple[float, float]) -> Shift:
+    """The best shift that least squares find from `start` (x, y)."""
+    y, x = np.mgrid[0:goal.shape[0], 0:goal.shape[1]].astype(np.float64)
     across, down = x - x.mean(), y - y.mean()
-    goal, soft = _even(gaussian_filter(still, 0.7), weights), gaussian_filter(moved, 0.7)
     up, right = np.gradient(goal)
     sides = np.stack([right, up, right * across + up * down], -1)                       # (H, W, 3)
-    found = np.array([*(_coarse(soft, goal, weights) if coarse else (0.0, 0.0)), 0.0])
-    best, agreement = found, -1.0
+    found, best = np.array([*start, 0.0]), Shift(0, 0, 0, 0)
     for _ in range(ROUNDS):
         scale = np.exp(found[2])
         at = (y.mean() + down * scale + found[1], x.mean() + across * scale + found[0])
         inside = weights * ((at[0] >= 0) & (at[0] <= y.max()) & (at[1] >= 0) & (at[1] <= x.max()))
-        if (inside > 0.5).sum() < LEAST_PIXELS:
+        if inside.sum() < MOST_LOST * weights.sum():
             break
         seen = _even(map_coordinates(soft, at, order=1, mode="nearest"), inside)
-        agrees = float((seen * goal * inside).sum() / max(np.sqrt((seen**2 * inside).sum() * (goal**2 * inside).sum()),
-                                                          1e-12))
-        if agrees > agreement:
-            best, agreement = found, agrees
+        power = float((seen**2 * inside).sum() * (goal**2 * inside).sum())
+        agreement = float((seen * goal * inside).sum() / np.sqrt(max(power, 1e-12)))
+        if agreement > best.agreement:
+            best = Shift(float(found[0]), float(found[1]), float(found[2]), agreement)
         left = (inside[..., None] * sides).reshape(-1, 3)
-        normal = left.T @ sides.reshape(-1, 3) + 1e-6 * np.eye(3)
-        step = np.linalg.solve(normal, left.T @ (goal - seen).ravel())
+        step = np.linalg.solve(left.T @ sides.reshape(-1, 3) + 1e-6 * np.eye(3), left.T @ (goal - seen).ravel())
         found = found + np.clip(step, (-2, -2, -0.05), (2, 2, 0.05))
         if np.abs(step[:2]).max() < 0.005 and abs(step[2]) < 1e-4:
             break
-    return Shift(float(best[0]), float(best[1]), float(best[2]), agreement)
+    return best
 
 
 def _even(picture: Floats | Reals, weights: Floats | Reals) -> Reals:
@@ -83,16 +104,16 @@ def _even(picture: Floats | Reals, weights: Floats | Reals) -> Reals:
     return np.asarray(centred / max(np.sqrt((centred**2 * weights).sum() / total), 1e-6), np.float64)
 
 
-def _coarse(moved: Floats | Reals, goal: Reals, weights: Floats | Reals) -> tuple[float, float]:
+def _coarse(soft: Reals, goal: Reals, weights: Floats) -> tuple[float, float]:
     """Whole pixels (x, y) at which the phases of both agree best, up to a quarter of the picture."""
     height, width = goal.shape
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
-    one, other = (np.fft.rfft2(picture * window) for picture in (_even(moved, weights), goal * (weights > 0)))
+    one, other = (np.fft.rfft2(picture * window) for picture in (soft * weights, goal * weights))
     cross = one * other.conj()
     peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), (height, width))
     y, x = (np.fft.fftfreq(length, 1 / length) for length in (height, width))
     far = np.maximum.outer(np.abs(y) / height, np.abs(x) / width)
-    row, column = divmod(int(np.where(far <= 0.25, peaks, -1).argmax()), width)
+    row, column = divmod(int(np.argmax(peaks - 2 * (far > 0.25))), width)
     return float(x[column]), float(y[row])
 
 
@@ -136,7 +157,7 @@ def motion_copy(made: Reals, source: Reals) -> tuple[float, int]:
     """
     frames = min(len(made), len(source))
     made, source = np.asarray(made, np.float64)[:frames], np.asarray(source, np.float64)[:frames]
-    known = np.isfinite(made).all(1) & np.isfinite(source).all(1)
+    known: Flags = np.isfinite(made + source).all(1)
     if known.sum() < 20:
         raise BadInputError(f"a head is followed in {int(known.sum())} frames only", where="motion copy",
                             hint="Give at least 20 frames with a face in both")
@@ -155,7 +176,7 @@ class CameraError(NamedTuple):
     """How far the background is from where the source's is."""
 
     percent: float
-    """Of the picture's width, mean over frames (root mean square over the background)."""
+    """Of the picture's width, median over frames (root mean square over the background)."""
     worst: float
     frame: int
     """Where it is worst."""
@@ -194,7 +215,7 @@ def camera_error(frames: Pixels, source: Pixels, boxes: Floats | None = None) ->
         raise BadInputError("the background cannot be recognised in any frame", where="camera error",
                             hint="Give the source it was made from")
     worst = max(errors, key=errors.__getitem__)
-    return CameraError(float(np.mean(list(errors.values()))), errors[worst], worst, len(errors), len(looked))
+    return CameraError(float(np.median(list(errors.values()))), errors[worst], worst, len(errors), len(looked))
 
 
 def brightness(frame: Pixels) -> Floats:

@@ -44,10 +44,10 @@ class Layout:
             raise BadInputError(f"a picture of {frame.shape[1]}×{frame.shape[0]} pixels", where="layout-112",
                                 hint=f"Give at least {2 * CELLS} pixels a side")
         colours = frame.astype(np.float32) / 255
-        light = np.asarray(colours @ np.array([0.299, 0.587, 0.114]), np.float32)
-        down, right = np.gradient(light)
+        light: Reals = colours @ np.array([0.299, 0.587, 0.114])
+        down, right = (side[..., None] for side in np.gradient(light))
         angles = np.arange(DIRECTIONS) * np.pi / DIRECTIONS
-        edges: Reals = np.abs(right[..., None] * np.cos(angles) + down[..., None] * np.sin(angles))
+        edges: Reals = np.abs(right * np.cos(angles) + down * np.sin(angles))
         return np.concatenate([_cells(colours).ravel(), EDGES * _cells(edges).ravel()]).astype(np.float32)
 
 

@@ -119,9 +119,9 @@ class Run:
         end, losses = time.monotonic() + 60 * minutes, []
         while self.step < self.recipe.steps and time.monotonic() < end:
             losses.append(self._stepped(loss))
-            told(self.step, losses[-1])
             if self.step % self.recipe.save_every == 0:
                 self.save()
+            told(self.step, losses[-1])
         self.save()
         return Piece(self.step, self.step >= self.recipe.steps, tuple(losses))
 

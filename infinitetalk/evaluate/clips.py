@@ -94,7 +94,7 @@ def _frames(path: Path, rate: Fraction) -> int:
         if not times:
             raise BadInputError("has no pictures", where=str(path), hint="Check that the file plays")
         start, last = min(times)[0], max(times)
-        seconds = (last[0] + last[1] - start) * stream.time_base
+        seconds = Fraction((last[0] + last[1] - start) * stream.time_base)
     count = max(round(seconds * rate), 1)
     if count > MOST_SECONDS * rate:
         raise BadInputError(f"lasts {float(seconds):.0f} s by its time stamps", where=str(path),
@@ -120,7 +120,7 @@ def moved(boxes: Floats, size: tuple[int, int], onto: tuple[int, int]) -> Floats
     """Boxes (F, 4) of a picture of `size` (H, W) where `scaled` brings them."""
     scale = max(onto[0] / size[0], onto[1] / size[1])
     shift = np.array([(size[1] * scale - onto[1]) / 2, (size[0] * scale - onto[0]) / 2] * 2)
-    return (np.asarray(boxes, np.float64) * scale - shift).astype(np.float32)
+    return np.asarray(np.asarray(boxes, np.float64) * scale - shift, np.float32)
 
 
 def read_sound(path: Path, seconds: float) -> Floats:
@@ -131,7 +131,7 @@ def read_sound(path: Path, seconds: float) -> Floats:
         got += block.shape[1]
         if got >= wanted:
             break
-    return np.concatenate(blocks or [np.zeros(0, np.float32)])[:wanted]
+    return np.asarray(np.concatenate(blocks or [np.zeros(0, np.float32)])[:wanted], np.float32)
 
 
 def read_truth(clip: Path, person: int = 0) -> Truth:
@@ -227,7 +227,7 @@ def _references(case: Case, reference: str) -> Pixels:
         if case.source is None or int(reference) >= len(case.source):
             raise BadInputError(f"there is no frame {reference[:20]} of the source", where="--reference",
                                 hint="Give --source, and a frame that it has; or a picture")
-        return case.source[int(reference)][None]
+        return case.source[int(reference):][:1]
     return scaled(read_image(Path(reference)), case.frames.shape[1:3])[None]
 
 

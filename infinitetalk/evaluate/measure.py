@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,9 @@ Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
+Details = dict[str, float]
+Row = Callable[[], tuple[float, int, Details]]
+"""A value, the frames that it rests on, and details; raises BadInputError where it cannot be taken."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,16 @@ class Measure:
     """What read the pixels or the sound."""
     why: str = ""
     """Why there is no value."""
-    details: dict[str, float | int | list[float]] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
+
+
+def taken(name: str, meaning: str, of: int, row: Row, instrument: str = "") -> Measure:
+    """A figure, or why it could not be taken."""
+    try:
+        value, covered, details = row()
+    except BadInputError as error:
+        return Measure(name, None, meaning, 0, of, instrument, error.what)
+    return Measure(name, float(value), meaning, covered, of, instrument, details=details)
 
 
 def check_frames(frames: Pixels, where: str, least: int = 1) -> Pixels:
@@ -61,6 +73,11 @@ def same_shape(one: NDArray[np.generic], other: NDArray[np.generic], where: str)
                             hint="Cut both to the same frames and the same size")
 
 
+def known_rows(rows: NDArray[np.generic]) -> Flags:
+    """Which rows (n, D) hold numbers only: (n,)."""
+    return np.asarray(np.isfinite(np.asarray(rows, np.float64)).all(axis=1), np.bool_).reshape(len(rows))
+
+
 def finite(values: NDArray[np.generic], where: str) -> Reals:
     """`values` as float64.
 
@@ -71,8 +88,3 @@ def finite(values: NDArray[np.generic], where: str) -> Reals:
     if not np.isfinite(reals).all():
         raise BadInputError("holds values that are no numbers", where=where, hint="Look at what computed them")
     return reals
-
-
-def plain(value: float | None) -> float | None:
-    """A float that JSON can hold."""
-    return None if value is None or not math.isfinite(value) else float(value)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from infinitetalk.errors import BadInputError
-from infinitetalk.evaluate.measure import Flags, Floats, Pixels, Reals, check_frames, same_shape
+from infinitetalk.evaluate.measure import Floats, Pixels, Reals, check_frames, known_rows, same_shape
 
 SIDE = 96
 """Longer side at which pictures are registered: enough for a twentieth of a pixel, and cheap."""
@@ -157,7 +157,7 @@ def motion_copy(made: Reals, source: Reals) -> tuple[float, int]:
     """
     frames = min(len(made), len(source))
     made, source = np.asarray(made, np.float64)[:frames], np.asarray(source, np.float64)[:frames]
-    known: Flags = np.isfinite(made + source).all(1)
+    known = known_rows(made + source)
     if known.sum() < 20:
         raise BadInputError(f"a head is followed in {int(known.sum())} frames only", where="motion copy",
                             hint="Give at least 20 frames with a face in both")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from infinitetalk.errors import BadInputError
-from infinitetalk.evaluate.measure import Flags, Floats, Pixels, Reals, check_frames, finite
+from infinitetalk.evaluate.measure import Flags, Floats, Pixels, Reals, check_frames, finite, known_rows
 from infinitetalk.world.scene import CHANNELS
 
 LAGS = 10
@@ -133,7 +133,7 @@ def steady(boxes: Floats, rate: float = 25) -> Floats:
     from the upper lip, has the median size, and its path is blended over about an eighth of a second.
     """
     boxes = np.asarray(boxes, np.float64)
-    known: Flags = np.isfinite(boxes).all(1)
+    known = known_rows(boxes)
     if not known.any():
         return np.full(boxes.shape, np.nan, np.float32)
     at = np.arange(len(boxes))

@@ -45,7 +45,7 @@ class Layout:
                                 hint=f"Give at least {2 * CELLS} pixels a side")
         colours = frame.astype(np.float32) / 255
         light: Reals = colours @ np.array([0.299, 0.587, 0.114])
-        down, right = (side[..., None] for side in np.gradient(light))
+        down, right = (np.asarray(side, np.float64)[..., None] for side in np.gradient(light))
         angles = np.arange(DIRECTIONS) * np.pi / DIRECTIONS
         edges: Reals = np.abs(right * np.cos(angles) + down * np.sin(angles))
         return np.concatenate([_cells(colours).ravel(), EDGES * _cells(edges).ravel()]).astype(np.float32)

@@ -1,0 +1,247 @@
+"""Everything of one video as rows of figures, and of many as means with intervals; what could not be taken says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from infinitetalk.errors import BadInputError
+from infinitetalk.evaluate import identity, long_form, motion, mouth, picture
+from infinitetalk.evaluate.bootstrap import Interval, interval
+from infinitetalk.evaluate.clips import Case
+from infinitetalk.evaluate.measure import Details, Flags, Measure, known_rows, taken
+from infinitetalk.evaluate.mouth import MouthReader
+from infinitetalk.evaluate.sets import Instruments, Pool
+
+DISCLAIMER = ("Figures with a star are the project's own. Whatever is measured by its own extractors, or on synthetic"
+              " people, is no score on HDTF, CelebV-HQ or EMTD, and belongs beside no paper's table.")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One video's figures."""
+
+    name: str
+    frames: int
+    with_mouth: int
+    rate: float
+    measures: tuple[Measure, ...]
+    windows: tuple[dict[str, float | None], ...]
+    """Ten-second windows, where it is that long."""
+    notes: tuple[str, ...]
+
+
+def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 9) -> tuple[Judged, Pool]:
+    """All figures of one video, and its part in those over many.
+
+    Args:
+        case: What was read.
+        instruments: What looks at it.
+        chunk: Frames of a chunk, context included; where chunks join decides the seams.
+        context: Of them, taken from the chunk before.
+
+    Raises:
+        BadInputError: Chunks that add nothing.
+    """
+    joins = picture.joins(len(case.frames), chunk, context)
+    seen = None if case.mouths is None else known_rows(case.mouths)
+    pool = Pool.over(case, instruments)
+    rows = [*_sync_rows(case, instruments.reader, seen), *_picture_rows(case, joins), *_motion_rows(case),
+            *_face_rows(case, instruments), *pool.rows()]
+    judged = Judged(case.name, len(case.frames), 0 if seen is None else int(seen.sum()), case.rate, tuple(rows),
+                  tuple(_windows(case, instruments.reader)), case.notes)
+    return judged, pool
+
+
+def _sync_rows(case: Case, reader: MouthReader, seen: Flags | None) -> list[Measure]:
+    found: list[mouth.Sync] = []
+
+    def sync() -> mouth.Sync:
+        if not found:
+            if case.mouths is None or seen is None:
+                raise BadInputError("nobody knows where the mouth is", where="Sync-C*")
+            if case.track is None:
+                raise BadInputError("there is no driving track", where="Sync-C*")
+            found.append(mouth.sync(reader.read(case.frames, case.mouths), case.track, seen))
+        return found[0]
+
+    of, by = len(case.frames), f"{reader.name}; {case.heard_by or 'no track'}; mouths: {case.found_by or 'unknown'}"
+    return [
+        taken("Sync-C*", "best − median correlation over lags ±10; higher is better", of,
+               lambda: (sync().confidence, sync().covered, {"best": sync().best}), by),
+        taken("r at lag 0", "correlation as picture and sound lie", of,
+               lambda: (sync().at_zero, sync().covered, {}), by),
+        taken("lag*", "frames at the best correlation; below 0 the picture is late", of,
+               lambda: (sync().lag, sync().covered, {}), by),
+        taken("Sync-D*", "distance at the best lag; 0 the same, 1.41 unrelated", of,
+               lambda: (sync().distance, sync().covered, {}), by)]
+
+
+def _picture_rows(case: Case, joins: Sequence[int]) -> list[Measure]:
+    frames = len(case.frames)
+
+    def seam() -> tuple[float, int, Details]:
+        found = picture.seam(case.frames, joins)
+        return found.ratio, found.joins, {"worst": found.worst, "frame": found.frame}
+
+    def copy() -> tuple[float, int, Details]:
+        if case.references is None:
+            raise BadInputError("no reference is given", where="copy")
+        found = picture.copy(case.frames, case.references)
+        return found.ratio, frames, {"frame": found.frame, "distance": found.distance}
+
+    rows = [taken("drift", "way of the mean colour (0 … 1) in 100 frames; lower is better", frames,
+                   lambda: (picture.drift(case.frames), frames, {}))]
+    if case.source is not None:
+        rows.append(taken("drift from source", "the same of the difference to the source", frames,
+                           lambda: (picture.drift(case.frames, case.source), frames, {})))
+    return [*rows, taken("seam", "change where chunks join over that elsewhere; 1 is none", len(joins), seam),
+            taken("copy", "median over least distance to the reference; about 1 … 3 is none", frames, copy)]
+
+
+def _motion_rows(case: Case) -> list[Measure]:
+    def copied() -> tuple[float, int, Details]:
+        if case.source is None or case.mouths is None:
+            raise BadInputError("source or mouths are unknown", where="motion copy")
+        value, known = motion.motion_copy(motion.head_motion(case.frames, case.mouths),
+                                          motion.head_motion(case.source, case.mouths))
+        return value, known, {}
+
+    def camera() -> tuple[float, int, Details]:
+        if case.source is None:
+            raise BadInputError("no source is given", where="camera error")
+        found = motion.camera_error(case.frames, case.source, case.mouths)
+        return found.percent, found.covered, {"worst": found.worst, "frame": found.frame}
+
+    frames = len(case.frames)
+    return [taken("motion copy", "correlation of the head's motion with the source's; 1 is taken over", frames - 1,
+                   copied, "registration"),
+            taken("camera error", "background against the source's, % of the width; lower is better",
+                   min(frames, motion.MOST_SAMPLES), camera, "registration")]
+
+
+def _face_rows(case: Case, instruments: Instruments) -> list[Measure]:
+    kind, faces = "CSIM" if instruments.centre is None else "CSIM*", instruments.faces
+    found: list[identity.Likeness] = []
+
+    def like() -> identity.Likeness:
+        if not found:
+            if faces is None:
+                raise BadInputError("no face network is installed", where=kind)
+            other = case.references[:1] if case.references is not None else case.source
+            if other is None:
+                raise BadInputError("neither source nor reference is given", where=kind)
+            wanted = faces.embed(other)
+            found.append(identity.likeness(faces.embed(case.frames), wanted[0] if len(wanted) == 1 else wanted,
+                                           instruments.centre))
+        return found[0]
+
+    frames, by = len(case.frames), faces.name if faces else ""
+    return [taken(kind, "cosine of the face with the reference's, else the source's; 1 the same", frames,
+                   lambda: (like().cosine, like().covered, {}), by),
+            taken("face distance", "of the same embeddings; lower is better", frames,
+                   lambda: (like().distance, like().covered, {f"share ≤ {identity.SAME_PERSON}": like().near}), by)]
+
+
+def _windows(case: Case, reader: MouthReader) -> list[dict[str, float | None]]:
+    """Sync-C*, colour and drift of each ten seconds, and of everything up to there."""
+    lengths, rate = [len(case.frames)], case.rate
+    first = case.frames[0] if case.references is None else case.references[0]
+    figures: dict[str, long_form.Figure] = {
+        "drift": lambda spans: picture.drift(case.frames[spans[0].start:spans[0].end]),
+        "Lab distance": lambda spans: picture.lab_distance(case.frames[spans[0].start:spans[0].end], first)}
+    if case.mouths is not None and case.track is not None and lengths[0] >= rate * long_form.SECONDS:
+        read, seen, track = reader.read(case.frames, case.mouths), known_rows(case.mouths), case.track
+
+        def sync(spans: Sequence[long_form.Span]) -> float:
+            part = slice(spans[0].start, spans[0].end)
+            return mouth.sync(read[part], track[part], seen[part]).confidence
+
+        figures["Sync-C*"] = sync
+    rows: dict[float, dict[str, float | None]] = {}
+    for name, figure in figures.items():
+        for window in long_form.long_form(figure, lengths, rate):
+            row = rows.setdefault(window.seconds, {"seconds": window.seconds})
+            row[f"{name}, up to here"], row[name] = _plain(window.cumulative), _plain(window.own)
+    return list(rows.values())
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+# -- many videos ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures over clips."""
+
+    judged: tuple[Judged, ...]
+    means: dict[str, Interval]
+    """By figure: mean and 95 % interval over clips."""
+    pooled: tuple[Measure, ...]
+    """FID and FVD of all clips together."""
+    skipped: dict[str, str]
+    """Why, by name."""
+
+
+def summarise(judged: Sequence[Judged], pool: Pool, skipped: dict[str, str], seed: int = 0) -> Summary:
+    """Means with bootstrap intervals over clips; clips without a figure are counted, not dropped."""
+    pooled = pool.rows()
+    named = dict.fromkeys(one.name for video in judged for one in video.measures)
+    names = [name for name in named if name not in {one.name for one in pooled}]
+    means = {}
+    for name in names:
+        values = np.array([next((one.value for one in video.measures if one.name == name and one.value is not None),
+                                np.nan) for video in judged])
+        if np.isfinite(values).any():
+            means[name] = interval(values, seed)
+    return Summary(tuple(judged), means, tuple(pooled), skipped)
+
+
+def as_data(summary: Summary) -> dict[str, Any]:
+    """What JSON can hold."""
+    return {"videos": [asdict(one) for one in summary.judged],
+            "means": {name: one._asdict() for name, one in summary.means.items()},
+            "pooled": [asdict(one) for one in summary.pooled], "skipped": summary.skipped, "note": DISCLAIMER}
+
+
+def as_markdown(summary: Summary) -> str:
+    """A report for people."""
+    many = len(summary.judged) + len(summary.skipped)
+    lines = ["# Evaluation", "", f"{len(summary.judged)} of {many} videos. {DISCLAIMER}", ""]
+    lines += [f"- skipped: {name}: {why}" for name, why in summary.skipped.items()]
+    if len(summary.judged) > 1:
+        lines += ["", "| figure | mean | 95 % interval | clips |", "|---|---|---|---|"]
+        lines += [f"| {name} | {one.mean:.4g} | {one.low:.4g} … {one.high:.4g} | {one.clips} of "
+                  f"{one.clips + one.left_out} |" for name, one in summary.means.items()]
+        lines += [f"| {one.name} (all clips) | {shown(one)} | – | {one.covered} |" for one in summary.pooled]
+    for video in summary.judged:
+        lines += ["", f"## {video.name}", "", f"{video.frames} frames at {video.rate:g} a second, {video.with_mouth} "
+                  "with a mouth." + "".join(f" Note: {note}." for note in video.notes), "",
+                  "| figure | value | covers | means | by |", "|---|---|---|---|---|"]
+        lines += [f"| {one.name} | {shown(one)} | {one.covered} of {one.of} | {one.meaning} | {one.instrument} |"
+                  for one in video.measures]
+        lines += _window_lines(video)
+    return "\n".join(lines) + "\n"
+
+
+def _window_lines(video: Judged) -> list[str]:
+    if not video.windows:
+        return []
+    names = list(video.windows[0])
+    cells = (["–" if (value := row.get(name)) is None else f"{value:.3g}" for name in names] for row in video.windows)
+    return ["", "In windows of ten seconds:", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names),
+            *(f"| {' | '.join(row)} |" for row in cells)]
+
+
+def shown(one: Measure) -> str:
+    """The value with its details, or why there is none."""
+    if one.value is None:
+        return f"– ({one.why})"
+    details = ", ".join(f"{name} {value:.4g}" for name, value in one.details.items())
+    return f"{one.value:.4g}" + (f" ({details})" if details else "")

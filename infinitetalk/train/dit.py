@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from infinitetalk.networks import Codec
 from infinitetalk.small.config import SmallConfig
+from infinitetalk.small.load import DIT, load_transformer
 from infinitetalk.train.draw import Chunks, DrawSettings
 from infinitetalk.train.flow import FlowSettings, Loss, VisemeHead, draw, judge, withhold
 from infinitetalk.train.latents import EncodedClip
@@ -26,7 +27,6 @@ from infinitetalk.train.probe import Probe
 from infinitetalk.train.sheet import sampled, save_sheet
 from infinitetalk.transformer import Transformer
 
-WEIGHTS = "dit.safetensors"
 LOG = "log.jsonl"
 SHOWN = 4
 """Chunks on a sheet."""
@@ -187,7 +187,7 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
     torch.manual_seed(recipe.run.seed)
     transformer = initialise(Transformer(config.transformer), recipe.run.seed)
     if start is not None:
-        lay(start, transformer)
+        transformer.load_state_dict(load_transformer(start, config).state_dict())
     parts: dict[str, nn.Module] = {"transformer": transformer.to(device)}
     if recipe.flow.visemes:
         parts["head"] = VisemeHead(transformer, lessons.train[0].visemes.shape[1], config.transformer.num_layers // 2)
@@ -209,16 +209,5 @@ def write(transformer: Transformer, config: SmallConfig, out: Path) -> None:
 
     weights: dict[str, Any] = {name: value.detach().cpu().half().contiguous()
                                for name, value in transformer.state_dict().items()}
-    save_file(weights, out / WEIGHTS, metadata={"config": config.digest()})
+    save_file(weights, out / DIT, metadata={"config": config.digest()})
     config.save(out)
-
-
-def lay(file: Path, transformer: Transformer) -> None:
-    """Weights of a file into a network.
-
-    Raises:
-        BadWeightsError: It is absent, damaged, or of another configuration.
-    """
-    from infinitetalk.weights import assemble, open_tensors
-
-    assemble(transformer, open_tensors([file]), torch.float32, "cpu")

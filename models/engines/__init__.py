@@ -41,6 +41,8 @@ ENGINES: dict[str, dict[str, str]] = {
         "passthrough": "models.engines.passthrough:Passthrough",
         "files": "models.engines.clip_files:ClipFiles",
         "infinitetalk": "models.engines.infinitetalk:InfiniteTalk",
+        "nano": "models.engines.small:Nano",
+        "lite": "models.engines.small:Lite",
     },
 }
 """Port → engine name → 'module:Class'."""

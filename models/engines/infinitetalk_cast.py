@@ -27,7 +27,7 @@ def cast(request: ShotRequest) -> dict[str, int | None]:
         found[track.speaker] = track.face if known else found.get(track.speaker)
     unknown = [speaker for speaker, face in found.items() if face is None]
     free = [face for face in range(len(request.faces)) if face not in found.values()]
-    free.sort(key=lambda face: -_area(request.faces[face]))
+    free.sort(key=lambda face: -area(request.faces[face]))
     left_to_right = sorted(free[:len(unknown)], key=lambda face: _centre(request.faces[face]))
     return found | dict(zip(unknown, left_to_right, strict=False))
 
@@ -53,7 +53,8 @@ def face_box(face: FaceTrack) -> Box:
     return left, top, right - left, bottom - top
 
 
-def _area(face: FaceTrack) -> float:
+def area(face: FaceTrack) -> float:
+    """Pixels of a face, as it is seen most of the time."""
     return float(np.median([width * height for *_, width, height in face.boxes])) if face.boxes else 0.0
 
 

@@ -1,0 +1,252 @@
+"""Generators: the small weights that come with the program, run by the engine of the package `infinitetalk`.
+
+**They know nothing but the synthetic world**: they were trained on people that this project renders, and on nobody
+else. Given real people they make mush of the face. Their place is the demonstration, tests, and experiments on a CPU.
+
+*Where.* Their pictures are square, of 64 (`lite`) or 128 (`nano`) pixels, and they were trained on heads. So what they
+generate is always a square around one head, for the region `frame` too: a whole frame in 64 pixels would be worth
+nothing, and what is not generated stays as it was filmed. The square is `AROUND` times the face as the detector boxes
+it, holds it wherever it moves in the shot, and is shifted to lie in the frame; without a face it is the middle of the
+frame. *Who.* One head, and its voice: of those who are heard, the one whose face is largest, since where a shot is
+generated must be known before it is listened to. Where no speaker's face is seen, the loudest voice drives.
+
+*What enters recipes.* The SHA-256 of the weights, which the option `sha256` is filled with; where they lie does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from models.engines.infinitetalk import told
+from models.engines.infinitetalk_cast import area, cast, cut_out, face_box, loudest
+from models.engines.local_weights import weights_hash
+from models.engines.options import Adapter, read_options
+from models.errors import InputError, SetupError
+from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
+from models.records import EngineRef, FaceTrack, Placement, Record, ShotRequest
+from models.timebase import generation_divisor
+
+if TYPE_CHECKING:
+    from infinitetalk.engine import Engine, Take
+    from infinitetalk.stream import StreamSettings
+
+LIBRARIES = ("torch", "safetensors", "PIL")
+AROUND = 1.9
+"""Sides of the square against the face's box: a head with a little of everything around it, as in training."""
+STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
+"""Profile → steps of the sampler."""
+SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
+"""Name → pixels along a side, frames of a chunk, of them context; those of the weights are checked against them."""
+
+
+FILES = ("dit.safetensors", "codec.safetensors", "speech.safetensors", "config.json")
+"""What the weights of one size are."""
+
+
+class SmallOptions(Record):
+    """What may be set."""
+
+    SIZE: ClassVar[str]
+    path: str = ""
+    """Folder of other weights of the same size, e.g. your own; empty: those that come with the program."""
+    sha256: str = ""
+    """Of the weights; filled in."""
+    steps: int = Field(0, ge=0)
+    """Over the profile's; 0: as it says."""
+    guidance: float = Field(1.0, ge=0)
+    """How far mouths go beyond what the weights say by themselves; other than 1 it takes twice the time."""
+    color: float = Field(1.0, ge=0, le=1)
+    """How much colours are held to those of the shot's first picture."""
+    device: str = "auto"
+    """'auto': the machine's `device`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the hash of the weights, where they are here and it is not given."""
+        found = folder_of(cls.SIZE, str(told.get("path", "")))
+        return told if told.get("sha256") or not _whole(found) else {**told, "sha256": _hash(found)}
+
+
+class LiteOptions(SmallOptions):
+    """For 64 pixels."""
+
+    SIZE: ClassVar[str] = "lite"
+
+
+class NanoOptions(SmallOptions):
+    """For 128 pixels."""
+
+    SIZE: ClassVar[str] = "nano"
+
+
+OPTIONS: Mapping[str, type[SmallOptions]] = {"lite": LiteOptions, "nano": NanoOptions}
+
+
+def folder_of(size: str, path: str) -> Path:
+    """Where weights lie: at `path`, else in the package."""
+    import infinitetalk
+
+    return Path(path).expanduser() if path else Path(infinitetalk.__path__[0]) / "weights" / size
+
+
+def _whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
+
+
+def _hash(folder: Path) -> str:
+    return weights_hash(folder / FILES[0], *FILES[1:])
+
+
+class Small(Adapter):
+    """One of the sizes; `Lite` and `Nano` say which."""
+
+    SIZE: ClassVar[str]
+    CONNECTION: ClassVar[frozenset[str]] = frozenset({"path", "device"})
+
+    def __init__(self, ref: EngineRef, home: EngineHome) -> None:
+        self._options: SmallOptions = read_options(OPTIONS[self.SIZE], ref.name, ref.options, home.connection)
+        self._home = home
+        self._where = f"generator {self.SIZE}"
+        self._loaded: Engine | None = None
+        self._side, *chunk = SIZES[self.SIZE]
+        self.geometry = ChunkGeometry(*chunk)
+
+    @classmethod
+    def missing(cls, options: Mapping[str, Any]) -> str:
+        """Libraries, or the weights."""
+        absent = [name for name in LIBRARIES if find_spec(name) is None]
+        if absent:
+            return f"the libraries {', '.join(absent)} are missing. Install them: pip install 'infinidub[infinitetalk]'"
+        folder = folder_of(cls.SIZE, str(options.get("path", "")))
+        return "" if _whole(folder) else f"there are no whole weights in {folder}. Train them (infinidub train), or " \
+            f"name their folder: options.{cls.SIZE}.path"
+
+    # -- where --------------------------------------------------------------------------------------------------------
+
+    def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
+        """The square around the head of whom is driven.
+
+        Raises:
+            InputError: The request's profile or reference is not one that shots are dubbed with.
+        """
+        self._check(request)
+        seen = foremost(request)
+        return self._side, self._side, square(seen and seen[1], request.width, request.height)
+
+    def _check(self, request: ShotRequest) -> None:
+        if request.reference not in {"source", "image"}:
+            raise InputError(f"the reference {request.reference!r} is for comparison, not for dubbing",
+                             where=self._where, hint="Take 'source' or 'image'")
+        if request.profile not in STEPS:
+            raise InputError(f"there is no profile {request.profile!r}", where=self._where,
+                             hint=f"There are: {', '.join(STEPS)}")
+
+    # -- making it ----------------------------------------------------------------------------------------------------
+
+    def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+        """Dub the shot (see `models.ports.Generator`).
+
+        Raises:
+            InputError: The state belongs to another shot, something of the request cannot be used, or the weights are
+                not those that were planned with.
+            SetupError: The weights are absent or damaged.
+        """
+        from infinitetalk.state import ChunkState
+
+        self._check(shot.request)
+        with told():
+            before = None if state is None else ChunkState.load(state)
+            for chunk in self._engine().dub(self._take(shot), self._settings(shot.request), before):
+                yield Chunk(index=chunk.index, frames=chunk.frames, state=chunk.state.save())
+
+    def _settings(self, request: ShotRequest) -> StreamSettings:
+        from infinitetalk.reference import Image as StillReference
+        from infinitetalk.small.config import PRESETS
+        from infinitetalk.small.load import settings
+
+        streamed = settings(PRESETS[self.SIZE], self._options.steps or STEPS[request.profile], self._options.guidance,
+                            self._options.color)
+        return streamed if request.reference == "source" else replace(streamed, reference=StillReference())
+
+    def _take(self, shot: ShotInput) -> Take:
+        from infinitetalk.engine import Speaker, Take
+
+        request = shot.request
+        width, height, place = self.placement(request)
+        return Take(frame=lambda index: cut_out(shot.frame(index), place, (width, height)),
+                    frames=request.generated_frames, rate=request.rate / generation_divisor(request.rate),
+                    size=(height, width), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed)
+
+    def _engine(self) -> Engine:
+        """The loaded engine."""
+        import torch
+
+        from infinitetalk.small.config import SmallConfig
+        from infinitetalk.small.load import load
+
+        if self._loaded is None:
+            folder = folder_of(self.SIZE, self._options.path)
+            if self._options.sha256 and (not _whole(folder) or self._options.sha256 != _hash(folder)):
+                raise InputError(f"the weights in {folder} are not those that were planned with", where=self._where,
+                                 hint="Bring the old files back, or plan anew")
+            config = SmallConfig.read(folder)
+            if (config.side, config.frames, config.context) != SIZES[self.SIZE]:
+                raise SetupError(f"{folder} holds weights of another size, {config.name}", where=self._where,
+                                 hint=f"Name a folder of {self.SIZE}: options.{self.SIZE}.path")
+            device = self._options.device if self._options.device != "auto" else self._home.device
+            if device == "cpu":
+                torch.set_num_threads(self._home.threads)
+            self._loaded = load(folder, device)
+        return self._loaded
+
+
+class Lite(Small):
+    """64 pixels, in chunks of 33 frames."""
+
+    SIZE: ClassVar[str] = "lite"
+    OPTIONS: ClassVar[type[Record]] = LiteOptions
+
+
+class Nano(Small):
+    """128 pixels, in chunks of 81 frames."""
+
+    SIZE: ClassVar[str] = "nano"
+    OPTIONS: ClassVar[type[Record]] = NanoOptions
+
+
+def foremost(request: ShotRequest) -> tuple[str, FaceTrack] | None:
+    """Who is driven: of those who are heard, the one whose face is largest; None where no face of theirs is seen."""
+    faces = [(speaker, request.faces[face]) for speaker, face in cast(request).items() if face is not None]
+    return max((one for one in faces if one[1].boxes), key=lambda one: area(one[1]), default=None)
+
+
+def driven(shot: ShotInput) -> str:
+    """Whose voice drives the picture."""
+    seen = foremost(shot.request)
+    return seen[0] if seen else loudest(shot.tracks, 1)[0]
+
+
+def square(face: FaceTrack | None, width: int, height: int) -> Placement:
+    """A square around a face, inside a frame of `width` × `height`; its side and corner are even.
+
+    Args:
+        face: With all places where it was seen; None: the middle of the frame.
+        width: Of the source frame.
+        height: Of the source frame.
+    """
+    most = min(width, height)
+    x, y, wide, high = face_box(face) if face is not None else (0, 0, width, height)
+    side = most
+    if face is not None:
+        side = min(most, round(max(wide, high) + (AROUND - 1) * max(max(box[3:]) for box in face.boxes)))
+    side = max(side - side % 2, min(most, 2))
+    left, top = (min(max(round(low + length / 2 - side / 2), 0), size - side)
+                 for low, length, size in ((x, wide, width), (y, high, height)))
+    return Placement(x=left - left % 2, y=top - top % 2, width=side, height=side)

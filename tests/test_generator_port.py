@@ -20,6 +20,7 @@ from models.engines.clip_files import ClipFiles, clip_weights
 from models.engines.infinitetalk import InfiniteTalk
 from models.engines.infinitetalk_cast import around, cast, cut_out, loudest, region_of
 from models.engines.passthrough import Passthrough
+from models.engines.small import Lite
 from models.errors import EngineError, InputError, MediaError, SetupError
 from models.ports import Chunk, EngineHome, Generator, ShotInput
 from models.records import Artifact, EngineRef, FaceTrack, Placement, Scalar, ShotRequest, SpeakerTrack
@@ -116,8 +117,30 @@ def infinitetalk(shot: ShotInput, folder: Path) -> Generator:
     return tiny_infinitetalk()
 
 
+def small(shot: ShotInput, folder: Path) -> Generator:
+    return tiny_lite()
+
+
+@cache
+def small_weights() -> Path:
+    """Networks of the engine lite, tiny and random."""
+    pytest.importorskip("torch")
+    from tests.tiny_small import write_folder
+
+    folder = Path(tempfile.mkdtemp(prefix="lite-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_folder(folder)
+
+
+def tiny_lite(**options: Scalar) -> Lite:
+    """The small generator's adapter on tiny weights: 64 pixels, chunks of 33 frames, of which 9 repeat, in one step."""
+    return Lite(EngineRef(name="lite", options={"steps": 1} | options),
+                EngineHome(weights=Path, threads=1, connection={"path": str(small_weights())}))
+
+
 GENERATORS: dict[str, Callable[[ShotInput, Path], Generator]] = {
-    "passthrough": passthrough, "files": files, "pulse": pulse, "infinitetalk": infinitetalk}
+    "passthrough": passthrough, "files": files, "pulse": pulse, "infinitetalk": infinitetalk,
+    "lite": small}
 
 
 Make = Callable[[ShotInput], Generator]

@@ -56,8 +56,9 @@ def write_folder(folder: Path, config: SmallConfig = TINY, seed: int = 0) -> Pat
 
     folder.mkdir(parents=True, exist_ok=True)
     write(transformer(config, seed), config, folder)
-    save_file(codec(config, seed).network.state_dict(), folder / "codec.safetensors")
-    save_file(speech(config, seed).network.state_dict(), folder / "speech.safetensors")
+    for name, network in (("codec", codec(config, seed).network), ("speech", speech(config, seed).network)):
+        save_file({key: value.contiguous() for key, value in network.state_dict().items()},
+                  folder / f"{name}.safetensors")
     return folder
 
 

@@ -1,18 +1,21 @@
-"""What stands behind people, drawn from a seed: rooms, shelves, windows, gradients, out of focus, and the light there."""
+"""What stands behind people, drawn from a seed: rooms, shelves, windows, gradients, out of focus, and their light."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from infinitetalk.world.scene import Backdrop, Floats, Light
+from infinitetalk.world.scene import Backdrop, Light
 
-ROWS, COLUMNS = 560, 705
+ROWS, COLUMNS = 320, 404
 ZOOM = 1.75
 """How much wider the picture is than what a painter calls 0 … 1; between them lies what a camera mostly sees."""
 """Of a backdrop's picture."""
+Floats = NDArray[Any]
 Paint = Callable[[np.random.Generator, Floats, Floats], Floats]
 
 
@@ -27,7 +30,7 @@ def _ramp(r: np.random.Generator, x: Floats, y: Floats, low: float = 0.2, high: 
     first, second = _colour(r, low, high), _colour(r, low, high)
     second = 0.55 * first + 0.45 * second
     share = np.clip(y * r.uniform(0.4, 1) + (x - 0.6) * r.uniform(-0.5, 0.5), 0, 1)[..., None]
-    return first * (1 - share) + second * share
+    return np.asarray(first * (1 - share) + second * share)
 
 
 def _box(im: Floats, x: Floats, y: Floats, edges: tuple[float, float, float, float], colour: Floats) -> None:
@@ -46,7 +49,7 @@ def gradient(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """A photographer's paper wall, lit from behind."""
     im = _ramp(r, x, y)
     _glow(im, x, y, (r.uniform(0.3, 0.95), r.uniform(0.2, 0.6)), r.uniform(0.3, 0.6), _colour(r, 0.05, 0.3))
-    return im
+    return np.asarray(im)
 
 
 def shelves(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -61,13 +64,14 @@ def shelves(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
                 _box(im, x, y, (at, board + step - high, at + wide, board + step), _colour(r, 0.08, 0.85, 0.35))
             at += wide + r.choice([0.003, 0.003, 0.003, 0.04])
         _box(im, x, y, (-1, board + step - 0.005, 3, board + step + 0.016), wood)
-    return im
+    return np.asarray(im)
 
 
 def window(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """A wall with a window onto sky and hills, and curtains."""
     im = _ramp(r, x, y, 0.3, 0.75)
-    middle, half, top, bottom = r.choice([r.uniform(0.15, 0.45), r.uniform(0.8, 1.1)]), r.uniform(0.17, 0.28), 0.08, r.uniform(0.5, 0.68)
+    middle, half = r.choice([r.uniform(0.15, 0.45), r.uniform(0.8, 1.1)]), r.uniform(0.17, 0.28)
+    top, bottom = 0.08, r.uniform(0.5, 0.68)
     inside = (np.abs(x - middle) < half) & (y > top) & (y < bottom)
     y_ = np.clip(y, 0, 1)
     sky = np.array([0.60, 0.74, 0.90]) * (1 - y_[..., None]) + np.array([0.97, 0.92, 0.84]) * y_[..., None]
@@ -84,7 +88,7 @@ def window(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
         hanging = (np.abs(x - middle - side * (half + 0.04)) < 0.055) & (y < bottom + 0.12)
         im[hanging] = folds[hanging]
     _glow(im, x, y, (middle, 0.35), 0.5, np.array([0.10, 0.10, 0.09]))
-    return im
+    return np.asarray(im)
 
 
 def room(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -105,7 +109,7 @@ def room(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     for _ in range(14):
         dx, dy = r.normal(0, 0.045), r.uniform(0.42, 0.66)
         im[((x - stem - dx) / 0.028) ** 2 + ((y - dy) / 0.05) ** 2 < 1] = leaf * r.uniform(0.6, 1.3)
-    return im
+    return np.asarray(im)
 
 
 def lights(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -114,8 +118,9 @@ def lights(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
     for _ in range(int(r.integers(40, 90))):
         at, size = (r.uniform(-0.4, 1.7), r.uniform(-0.3, 1.0)), r.uniform(0.014, 0.042)
         disc = (x - at[0]) ** 2 + (y - at[1]) ** 2 < size ** 2
-        im[disc] = im[disc] * 0.45 + (_colour(r, 0.2, 1.0, 0.25) * np.array([1.1, 0.95, 0.75])) * r.uniform(0.3, 0.7)
-    return im
+        glare = _colour(r, 0.2, 1.0, 0.25) * np.array([1.1, 0.95, 0.75])
+        im[disc] = im[disc] * 0.45 + glare * r.uniform(0.3, 0.7)
+    return np.asarray(im)
 
 
 def garden(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -127,10 +132,11 @@ def garden(r: np.random.Generator, x: Floats, y: Floats) -> Floats:
         leaves = grown / grown.std() + (y - r.uniform(0.2, 0.5)) * 4 > 0
         im[leaves] = (np.array([0.27, 0.35, 0.20]) * tone * r.uniform(0.6, 1.5))
     _box(im, x, y, (-1, r.uniform(0.8, 0.9), 3, 2), np.array([0.42, 0.47, 0.26]) * tone)
-    return im
+    return np.asarray(im)
 
 
-KINDS: dict[str, Paint] = {"gradient": gradient, "shelves": shelves, "window": window, "room": room, "lights": lights, "garden": garden}
+KINDS: dict[str, Paint] = {"gradient": gradient, "shelves": shelves, "window": window, "room": room, "lights": lights,
+                          "garden": garden}
 
 
 def light(r: np.random.Generator) -> Light:
@@ -139,7 +145,8 @@ def light(r: np.random.Generator) -> Light:
     strength, warm = float(r.uniform(0.80, 1.15)), float(r.uniform(0, 1))
     room_ = float(r.uniform(0.26, 0.42))
     return Light((float(np.sin(side)), float(r.uniform(0.35, 0.8)), 0.9),
-                 (strength, strength * (1 - 0.07 * warm), strength * (1 - 0.18 * warm)), (room_ * 0.96, room_, room_ * 1.07))
+                 (strength, strength * (1 - 0.07 * warm), strength * (1 - 0.18 * warm)),
+                 (room_ * 0.96, room_, room_ * 1.07))
 
 
 def backdrop(seed: int, kind: str | None = None) -> Backdrop:
@@ -155,7 +162,7 @@ def backdrop(seed: int, kind: str | None = None) -> Backdrop:
     x = (columns.astype(np.float32) / ROWS - 0.63) * ZOOM + 0.63
     y = (rows.astype(np.float32) / ROWS - 0.59) * ZOOM + 0.5
     found = np.asarray(KINDS[kind or drawn](r, x, y), np.float32)
-    blur = float(r.uniform(1.6, 4.0))
+    blur = float(r.uniform(0.9, 2.3))
     soft = np.stack([gaussian_filter(found[..., c], blur, mode="nearest") for c in range(3)], -1)
     soft += gaussian_filter(r.normal(0, 1, x.shape), 0.7)[..., None] * 0.010
     return Backdrop((np.clip(soft, 0.02, 1) * 255).round().astype(np.uint8), light(r), kind or drawn)

@@ -1,7 +1,7 @@
 """The body: an average of many people, components in which they differ, face units, and a skeleton (see BODY.md).
 
-A body at rest stands with its hip at the origin and looks along −y. Bones turn about the axes of the world at rest, each
-around its own head, children with their parents; vertices follow up to four bones (linear blend skinning).
+A body at rest stands with its hip at the origin and looks along −y. Bones turn about the axes of the world at rest,
+each around its own head, children with their parents; vertices follow up to four bones (linear blend skinning).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from infinitetalk.errors import BadWeightsError
 from infinitetalk.world.scene import FACE_UNITS, Floats
 
 ASSET = Path(__file__).with_name("body.safetensors")
-SHA256 = "a5ed42800e2db14f28ebd00bb15dc744c1039d9d34eafa741fafc592509bfb51"
+SHA256 = "3f52ac8de7d8d6013962cf024fb5674568d53576267abaacecdb33599b11b4d9"
 """Of the asset; `infra/world/bake.py` prints it."""
 SKIN, LEFT_EYE, RIGHT_EYE, UPPER_TEETH, LOWER_TEETH, TONGUE, LOWER_LASHES, UPPER_LASHES = range(8)
 LIPS, INSIDE, LIDS, EARS, NAILS = range(5)
@@ -129,7 +129,7 @@ def _unpacked(tensors: dict[str, NDArray[Any]], notes: dict[str, str]) -> Body:
         mean=tensors["mean"], shapes=tensors["shapes"].astype(np.float32), bones=tensors["bones"],
         bone_shapes=tensors["bone_shapes"].astype(np.float32), names=tuple(notes["bones"].split()),
         parents=tuple(int(p) for p in tensors["parents"]), triangles=tensors["triangles"].astype(np.int64),
-        parts=tensors["parts"], marks=tensors["marks"].astype(np.float32) / 255, skin=skin, units=units,
+        parts=tensors["parts"], marks=np.asarray(tensors["marks"] / 255, np.float32), skin=skin, units=units,
         traits=tuple(notes["traits"].split()), trait_mean=tensors["trait_mean"],
         trait_fit=tensors["trait_fit"].astype(np.float32), trait_rest=tensors["trait_rest"].astype(np.float32))
 

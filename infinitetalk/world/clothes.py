@@ -1,4 +1,4 @@
-"""Clothes: the body's own skin, smoothed and pushed out, cut along smooth lines, with collars and hems swept along the cuts."""
+"""Clothes: the body's own skin, evened out and pushed off, cut along smooth lines, collars and hems along these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from infinitetalk.world.scene import Floats, Person
 CLOTH, TRIM = 4, 5
 REACH = 0.022
 """Metres over which cloth evens out the body."""
-POINTS = 128
+POINTS = 80
 """Around a neckline or hem."""
 
 
@@ -58,13 +58,14 @@ LAYERS: dict[str, tuple[Cut, ...]] = {
     "roll": (Cut(0.700, 0.738, 0, 0.1, 0.007, "roll", 0),),
     "folded": (Cut(0.664, 0.714, 0.035, 0.045, 0.006, "folded", 0),),
     "hood": (Cut(0.660, 0.712, 0, 0.1, 0.012, "hood", 0),),
-    "lapel": (Cut(0.668, 0.718, 0.030, 0.045, 0.005, "folded", 2), Cut(0.672, 0.705, 0.30, 0.105, 0.014, "lapel", 0)),
+    "lapel": (Cut(0.668, 0.718, 0.030, 0.045, 0.005, "folded", 2),
+              Cut(0.672, 0.705, 0.30, 0.105, 0.014, "lapel", 0)),
     "open": (Cut(0.658, 0.712, 0, 0.1, 0.005, "rib", 1), Cut(0.676, 0.712, 0.50, 0.120, 0.012, "band", 0)),
 }
 """Layers by the collar of a person, from the skin outwards."""
 
 Profile = Callable[[Floats], Floats]
-"""Of how far round a ring points lie from the middle of the chest (m,), 0 … 1, makes (m, q, 2): up along the skin, off it."""
+"""Of how far round a ring points are from the middle of the chest (m,), 0 … 1, makes (m, q, 2): up the skin, off it."""
 
 
 def _band(points: list[tuple[float, float]]) -> Profile:
@@ -77,24 +78,26 @@ def _folded(round_: Floats) -> Floats:
     points = np.clip(1 - round_ / 0.20, 0, 1)[:, None] ** 1.3
     up = np.array([-3, 8, 19, 22.5, 21.5, 14, 3, -7, -8], np.float32) * (1 - 0.30 * points)
     up[:, -4:] -= points * np.array([4, 9, 15, 15], np.float32)
-    off = np.array([0, 2, 4, 6, 8.5, 10, 11, 11, 8], np.float32) - points * np.array([0, 0, 1, 1, 2, 2, 2, 2, 2], np.float32)
-    return np.stack([up, off], -1) / 1000
+    off = np.array([0, 2, 4, 6, 8.5, 10, 11, 11, 8], np.float32) - 2 * points * np.linspace(0, 1, 9, dtype=np.float32)
+    return np.asarray(np.stack([up, off], -1) / 1000, np.float32)
 
 
 def _hood(round_: Floats) -> Floats:
     """A hood that lies on the back: a roll, thick behind and thin in front."""
     turn = np.linspace(-1.2, 4.2, 11, dtype=np.float32)
     size = (6 + 17 * np.clip((round_ - 0.10) / 0.6, 0, 1) ** 1.3)[:, None]
-    return np.stack([np.sin(turn) * size * 0.8 - size * 0.35, np.cos(turn) * size * 0.8 + size * 0.55], -1) / 1000
+    up, off = np.sin(turn) * size * 0.8 - size * 0.35, np.cos(turn) * size * 0.8 + size * 0.55
+    return np.asarray(np.stack([up, off], -1) / 1000, np.float32)
 
 
 def _lapel(round_: Floats) -> Floats:
     """A jacket's lapel: flat, widest at the chest, with a notch below the collar."""
     notch = np.exp(-(((round_ - 0.47) / 0.018) ** 2))
-    wide = np.interp(round_, [0, 0.12, 0.42, 0.5, 0.62, 1], [6, 30, 52, 44, 36, 34]).astype(np.float32) * (1 - 0.45 * notch)
+    wide = np.interp(round_, [0, 0.12, 0.42, 0.5, 0.62, 1], [6, 30, 52, 44, 36, 34]) * (1 - 0.45 * notch)
     share = np.linspace(0, 1, 5, dtype=np.float32)
-    up = 3 - share * wide[:, None]
-    return np.stack([up, np.broadcast_to(np.array([0, 6, 6, 5, 2], np.float32), up.shape)], -1) / 1000
+    up = 3 - share * wide[:, None].astype(np.float32)
+    off = np.broadcast_to(np.array([0, 6, 6, 5, 2]), up.shape)
+    return np.asarray(np.stack([up, off], -1) / 1000, np.float32)
 
 
 TRIMS: dict[str, Profile] = {
@@ -128,7 +131,8 @@ def along_arm(body: Body) -> Floats:
         length = float(np.linalg.norm(upper))
         on_upper = (body.mean - shoulder) @ (upper / length)
         on_lower = (body.mean - elbow) @ (lower / np.linalg.norm(lower))
-        bones = [j for j, n in enumerate(body.names) if n.endswith("." + side) and not n.startswith(("clavicle", "shoulder", "eye"))]
+        bones = [j for j, n in enumerate(body.names)
+                 if n.endswith(side) and not n.startswith(("clavicle", "shoulder", "eye"))]
         mine = np.asarray(body.skin[:, bones].sum(1)).ravel() > 0.3
         bent = 1 / (1 + np.exp(-np.clip((on_lower + on_upper - length) / 0.02, -30, 30)))
         along = on_upper * (1 - bent) + (length + on_lower) * bent
@@ -227,10 +231,8 @@ def _trim(layer: Surface, line: Any, triangles: NDArray[np.int64], cut: Cut, nam
     ahead = np.roll(centre, -1, 0) - np.roll(centre, 1, 0)
     up = np.cross(off, ahead)
     up /= np.linalg.norm(up, axis=1, keepdims=True)
-    inner = rows @ (layer.paint[:, 1 if name else 0])
-    probe = (rows @ layer.canonical)
-    sign = _towards_open(layer, probe, up, inner, bool(name))
-    up *= sign
+    probe = rows @ layer.canonical
+    up *= _towards_open(layer, probe, up, bool(name))
     chest = np.argmin(probe[:, 1] + 2 * np.abs(probe[:, 0])) if not name else 0
     apart = np.abs((np.arange(POINTS) - chest + POINTS // 2) % POINTS - POINTS // 2) / (POINTS / 2)
     profile = TRIMS[name or cut.trim](apart.astype(np.float32))                       # (m, q, 2)
@@ -244,9 +246,8 @@ def _trim(layer: Surface, line: Any, triangles: NDArray[np.int64], cut: Cut, nam
                    strip(POINTS, q, closed=True), TRIM, paint, shade)
 
 
-def _towards_open(layer: Surface, at: Floats, up: Floats, level: Floats, arm: bool) -> float:
+def _towards_open(layer: Surface, at: Floats, up: Floats, arm: bool) -> float:
     """+1 if `up` leads out of the cloth, −1 if into it."""
-    del level
     field = layer.paint[:, 1 if arm else 0]
     near = np.linalg.norm(layer.canonical[None] - (at + up * 0.02)[::16, None], axis=-1).argmin(1)
     far = np.linalg.norm(layer.canonical[None] - (at - up * 0.02)[::16, None], axis=-1).argmin(1)

@@ -38,7 +38,8 @@ HANG = 0.64
 """Radians from the arms of the body at rest to arms that hang."""
 TEETH = 0.0045
 """Metres that the upper teeth are lowered, so that speech shows them."""
-KIND_OF_PART = {SKIN: 0, LEFT_EYE: 1, RIGHT_EYE: 1, UPPER_TEETH: 2, LOWER_TEETH: 2, TONGUE: 3, LOWER_LASHES: 7, UPPER_LASHES: 7}
+KIND_OF_PART = {SKIN: 0, LEFT_EYE: 1, RIGHT_EYE: 1, UPPER_TEETH: 2, LOWER_TEETH: 2, TONGUE: 3, LOWER_LASHES: 7,
+                UPPER_LASHES: 7}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +52,8 @@ class Figure:
     """Of the bones, (J, 3)."""
     skin: Any
     """Weights of the bones, sparse (N, J)."""
-    solid: Triangles
-    """Everything but hair, (S, 3)."""
-    hair: Triangles
-    """(H, 3)."""
+    drawn: dict[str, Triangles]
+    """What is seen, by the program of `shaders.FRAGMENTS` that paints it, (…, 3)."""
     facets: Triangles
     """Triangles that normals come from, hidden ones included."""
     gather: Any
@@ -78,7 +77,8 @@ def assemble(person: Person) -> Figure:
     moved: list[Triangles] = []
     for piece in clothes + hair:
         moved.append(piece.triangles + start)
-        pieces.append(np.concatenate([piece.canonical, piece.paint, np.full((len(piece.rest), 1), piece.kind), piece.shade[:, None]], 1))
+        kind = np.full((len(piece.rest), 1), piece.kind)
+        pieces.append(np.concatenate([piece.canonical, piece.paint, kind, piece.shade[:, None]], 1))
         start += len(piece.rest)
     hidden = (found.parts == SKIN) & covered(found, person)[found.triangles].all(1)
     facets = np.concatenate([found.triangles, *moved])
@@ -86,8 +86,9 @@ def assemble(person: Person) -> Figure:
     return Figure(
         rest=np.concatenate([rest, *(p.rest for p in clothes + hair)]), heads=heads,
         skin=sparse.vstack([found.skin, *(p.skin for p in clothes + hair)]).tocsr().astype(np.float32),
-        solid=np.concatenate([found.triangles[~hidden], *moved[:len(clothes)]]),
-        hair=np.concatenate([np.zeros((0, 3), np.int64), *moved[len(clothes):]]), facets=facets,
+        drawn={"skin": found.triangles[(found.parts == SKIN) & ~hidden], "small": found.triangles[found.parts != SKIN],
+               "cloth": np.concatenate(moved[:len(clothes)]),
+               "hair": np.concatenate([np.zeros((0, 3), np.int64), *moved[len(clothes):]])}, facets=facets,
         gather=gatherer(facets, start), still=still, lips=np.flatnonzero(found.marks[:, LIPS] > 0.4),
         eyes=float(rest[found.of_part(LEFT_EYE, RIGHT_EYE), 2].mean()))
 
@@ -149,26 +150,27 @@ def _turns(found: Body, heads: Floats, motion: Motion, picked: NDArray[np.int64]
     made: dict[str, Floats] = {}
     for angles, bones in ((motion.head[picked], ("neck01", "neck02", "neck03", "head")),
                           (motion.torso[picked], ("spine04", "spine03", "spine02", "spine01"))):
-        share = angles.astype(np.float32) / len(bones)
-        step = turn(Z, share[:, 1]) @ turn(X, share[:, 0]) @ turn(Y, share[:, 2])
-        made |= dict.fromkeys(bones, step)
+        share = np.asarray(angles / len(bones), np.float32)
+        made |= dict.fromkeys(bones, turn(Z, share[:, 1]) @ turn(X, share[:, 0]) @ turn(Y, share[:, 2]))
     gaze = motion.gaze[picked].astype(np.float32)
     made |= dict.fromkeys(("eye.L", "eye.R"), turn(Z, gaze[:, 0]) @ turn(X, gaze[:, 1]))
     for side, sign in (("L", 1.0), ("R", -1.0)):
-        made |= _arm(found, heads, motion.arms[picked, slice(0, 4) if side == "L" else slice(4, 8)].astype(np.float32), side, sign)
+        angles = motion.arms[picked, :4] if side == "L" else motion.arms[picked, 4:]
+        made |= _arm(found, heads, angles.astype(np.float32), side, sign)
     return made
 
 
 def _arm(found: Body, heads: Floats, angles: Floats, side: str, sign: float) -> dict[str, Floats]:
     """Rotations of one arm (F, 4) and its half-closed hand."""
     shoulder, elbow, wrist = (heads[found.bone(f"{b}.{side}")] for b in ("upperarm01", "lowerarm01", "wrist"))
-    upper = (elbow - shoulder) / np.linalg.norm(elbow - shoulder)
+    upper = np.asarray((elbow - shoulder) / np.linalg.norm(elbow - shoulder), np.float32)
     hinge = np.cross(upper, wrist - elbow)
     hinge = np.asarray(hinge / np.linalg.norm(hinge), np.float32)
     out, swing, bend, inwards = angles.T
     hang = turn(Y, sign * (HANG - out))
-    made = {f"upperarm01.{side}": turn(X, -swing) @ hang @ turn(upper, sign * inwards),
-            f"lowerarm01.{side}": turn(hinge, bend - 0.25)}
+    made: dict[str, Floats] = {
+        f"upperarm01.{side}": turn(X, -swing) @ hang @ turn(upper, sign * inwards),
+        f"lowerarm01.{side}": turn(hinge, bend - 0.25)}
     still = np.ones(len(angles), np.float32)
     knuckles = heads[found.bone(f"finger2-1.{side}")] - heads[found.bone(f"finger5-1.{side}")]
     curl = np.asarray(sign * knuckles / np.linalg.norm(knuckles), np.float32)

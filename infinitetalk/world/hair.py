@@ -15,7 +15,7 @@ from infinitetalk.world.mesh import Surface, strip
 from infinitetalk.world.scene import Floats, Person
 
 HAIR = 6
-ROUND, DOWN = 112, 64
+ROUND, DOWN = 80, 36
 """Vertices of the hull around the head and from the crown down."""
 CENTRE = np.array([0.0, -0.048, 0.862], np.float32)
 """Of the average head."""
@@ -77,7 +77,8 @@ def directions(azimuth: Floats, polar: Floats) -> Floats:
 def angles(points: Floats) -> tuple[Floats, Floats]:
     """Degrees from the face's middle (signed) and from the crown, of points (n, 3)."""
     x, y, z = (points - CENTRE).T
-    return (np.degrees(np.arctan2(x, -y)).astype(np.float32), np.degrees(np.arctan2(np.hypot(x, y), z)).astype(np.float32))
+    azimuth, polar = np.degrees(np.arctan2(x, -y)), np.degrees(np.arctan2(np.hypot(x, y), z))
+    return azimuth.astype(np.float32), polar.astype(np.float32)
 
 
 def line(values: tuple[float, ...], azimuth: Floats) -> Floats:
@@ -92,8 +93,8 @@ def growth(person: Person, azimuth: Floats) -> Floats:
     r = np.random.default_rng([person.seed, 0x6A2E])
     high, peak, corner = r.normal(0, 1.6), r.normal(0.5, 1.8), -abs(r.normal(0, 3.0 if person.feminine < 0.5 else 1.0))
     front = np.clip((75 - np.abs(azimuth)) / 20, 0, 1)
-    return np.asarray(front * (high + peak * np.exp(-((azimuth / 12) ** 2)) + corner * np.exp(-(((np.abs(azimuth) - 38) / 12) ** 2))),
-                      np.float32)
+    middle, corners = np.exp(-((azimuth / 12) ** 2)), np.exp(-(((np.abs(azimuth) - 38) / 12) ** 2))
+    return np.asarray(front * (high + peak * middle + corner * corners), np.float32)
 
 
 def scalp_margin(body: Body, person: Person) -> Floats:
@@ -147,7 +148,8 @@ def grow(body: Body, rest: Floats, person: Person, r: np.random.Generator) -> li
     around = scalp(body)
     azimuth, _ = _grid()
     ends_of = line(style.ends, azimuth[:, 0])
-    ends = ends_of + growth(person, azimuth[:, 0]) * (np.array(ends_of) < 100) + _locks(azimuth[:, 0], r) * np.where(ends_of > 100, 4, 1.2)
+    ends = ends_of + growth(person, azimuth[:, 0]) * (ends_of < 100)
+    ends = ends + _locks(azimuth[:, 0], r) * np.where(ends_of > 100, 4, 1.2)
     share = np.linspace(0, 1, DOWN, dtype=np.float32)[None]
     reach = 0.5 + (ends[:, None] + 3) * share                                         # (ROUND, DOWN) degrees
     canonical, root = _placed(around, style, azimuth, reach, ends, r)
@@ -191,7 +193,8 @@ def _placed(around: Scalp, style: Style, azimuth: Floats, reach: Floats, ends: F
     root = CENTRE + directions(azimuth, polar) * radius[..., None]
     grip = np.where(free > 0, 1, edge ** 0.6) if style.over_ears else edge ** 0.6
     keep = 0.45 if style.over_ears else 0.0
-    out = CENTRE + directions(azimuth, polar) * (radius + thick * np.maximum(grip, keep) - 0.0015 * (grip < 0.3))[..., None]
+    off = thick * np.maximum(grip, keep) - 0.0015 * (grip < 0.3)
+    out = CENTRE + directions(azimuth, polar) * (radius + off)[..., None]
     wave = 1 - np.clip(free / 60, 0, 1) * (0.14 if max(style.ends) < 200 else 0.10)
     middle = np.array([0, CENTRE[1]], np.float32)
     out[..., :2] = middle + (out[..., :2] - middle) * wave[..., None]
@@ -204,7 +207,7 @@ def _placed(around: Scalp, style: Style, azimuth: Floats, reach: Floats, ends: F
 def _round(values: Floats) -> Floats:
     """Values round the head (ROUND,), evened out."""
     for _ in range(6):
-        values = (values + np.roll(values, 1) + np.roll(values, -1)) / 3
+        values = np.asarray((values + np.roll(values, 1) + np.roll(values, -1)) / 3, np.float32)
     return values
 
 
@@ -223,15 +226,17 @@ def _follow(body: Body, around: Scalp, root: Floats) -> sparse.csr_matrix:
     weight = 1 / (distance + 0.008)
     weight /= weight.sum(1, keepdims=True)
     rows = np.repeat(np.arange(len(near)), 8)
-    return sparse.csr_matrix((weight.ravel().astype(np.float32), (rows, around.bare[near].ravel())), (len(near), len(body.mean)))
+    where = (rows, around.bare[near].ravel())
+    return sparse.csr_matrix((weight.ravel().astype(np.float32), where), (len(near), len(body.mean)))
 
 
 def _skin(body: Body, hang: Floats) -> sparse.csr_matrix:
     """Hair goes with the head; what hangs low partly with the chest, sparse (n, J)."""
     columns = np.tile([body.bone("head"), body.bone("spine01")], len(hang))
     low = 0.8 * hang
-    return sparse.csr_matrix((np.stack([1 - low, low], 1).ravel().astype(np.float32), (np.repeat(np.arange(len(hang)), 2), columns)),
-                             (len(hang), len(body.names)))
+    where = (np.repeat(np.arange(len(hang)), 2), columns)
+    shares = np.stack([1 - low, low], 1).ravel().astype(np.float32)
+    return sparse.csr_matrix((shares, where), (len(hang), len(body.names)))
 
 
 def _shade(points: Floats, hang: Floats) -> Floats:
@@ -241,15 +246,16 @@ def _shade(points: Floats, hang: Floats) -> Floats:
 
 def _bun(body: Body, rest: Floats, around: Scalp) -> Surface:
     """A knot at the back of the head."""
-    rows, columns = 40, 20
+    rows, columns = 28, 14
     a = np.arange(rows, dtype=np.float32)[:, None] / rows * 2 * np.pi + np.zeros((1, columns), np.float32)
     p = np.linspace(0.02, np.pi - 0.02, columns, dtype=np.float32)[None] + np.zeros((rows, 1), np.float32)
     way = np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
-    middle = CENTRE + directions(np.float32(180), np.float32(30)) * 0.125
+    middle = CENTRE + directions(np.array(180, np.float32), np.array(30, np.float32)) * 0.125
     wound = 1 + 0.05 * np.sin(6 * p + 2 * a)
-    canonical = (middle + way * np.array([0.040, 0.036, 0.036], np.float32) * wound[..., None]).reshape(-1, 3).astype(np.float32)
+    canonical = (middle + way * np.array([0.040, 0.036, 0.036]) * wound[..., None]).reshape(-1, 3).astype(np.float32)
     follow = _follow(body, around, np.broadcast_to(middle, (len(canonical), 3)))
     points = canonical + follow @ (rest - body.mean)
     paint = np.stack([np.degrees(a).ravel() * 0.3, np.degrees(p).ravel(), np.full(a.size, 60.0), np.zeros(a.size)], 1)
     return Surface(points.astype(np.float32), canonical, _skin(body, np.zeros(len(points), np.float32)),
-                   strip(rows, columns, closed=True), HAIR, paint.astype(np.float32), np.full(len(points), 0.95, np.float32))
+                   strip(rows, columns, closed=True), HAIR, paint.astype(np.float32),
+                   np.full(len(points), 0.95, np.float32))

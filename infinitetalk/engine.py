@@ -153,7 +153,7 @@ class Engine:
         if voice is not None and abs(len(samples) - wanted) * take.rate > SAMPLE_RATE:
             raise BadInputError(f"{len(samples)} samples for {take.frames} frames at {take.rate} per second",
                                 where=f"speaker {voice + 1}", hint=f"Give {wanted} samples, at {SAMPLE_RATE} Hz")
-        return AudioFeatures(self.audio, samples, take.rate, take.frames)
+        return AudioFeatures(self.audio, samples, Fraction(take.rate), take.frames)
 
     def _states(self, prompt: str) -> Tensor:
         """States of a prompt, (k, text_dim); those of the latest are kept."""
@@ -218,7 +218,7 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
     half = torch.float16 if dtype == torch.bfloat16 else dtype
     networks = Networks(transformer, load_codec(files, device=device), load_vision(files, half, device))
     text = load_text(files, dtype, device if residence.text_resident else "cpu")
-    return Engine(networks, text, load_audio(files, device), persons=files.persons)
+    return Engine(networks, text, load_audio(files), persons=files.persons)
 
 
 def _companions(files: Files) -> Companions:

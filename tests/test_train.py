@@ -18,7 +18,7 @@ from infinitetalk.pictures import from_uint8
 from infinitetalk.small.vision import LatentVision
 from infinitetalk.train.checkpoint import BEFORE, NEWEST, TENSORS, DivergedError, read_state, save_state
 from infinitetalk.train.dit import DitRecipe, Lesson, train_transformer
-from infinitetalk.train.draw import Chunks, DrawSettings, Place
+from infinitetalk.train.draw import TRUTH, Chunks, DrawSettings, Place
 from infinitetalk.train.ema import Ema
 from infinitetalk.train.flow import (
     FlowSettings,
@@ -94,10 +94,10 @@ def test_a_codec_that_forgets_nothing_is_taken_as_it_is() -> None:
 def test_the_audio_is_that_of_the_chunks_frames() -> None:
     sample = chunks(audio="truth").samples([Place(0, 3, 3, "first")])
     truth = torch.from_numpy(clip(0).visemes[12:12 + MINI.frames, 0])
-    assert torch.allclose(sample.windows[0, 0, :, 2, 0, 0] / 2, truth, atol=1e-2)
-    assert torch.allclose(sample.windows[0, 0, 1:, 1, 0, 0] / 2, truth[:-1], atol=1e-2)
+    assert torch.allclose(sample.windows[0, 0, :, 2, 0, 0] / TRUTH, truth, atol=1e-2)
+    assert torch.allclose(sample.windows[0, 0, 1:, 1, 0, 0] / TRUTH, truth[:-1], atol=1e-2)
     later = chunks(audio="truth").samples([Place(0, 3, 3, "first")], later=7)
-    assert torch.allclose(later.windows[0, 0, 0, 2, 0, 0] / 2, torch.tensor(clip(0).visemes[19, 0]), atol=1e-2)
+    assert torch.allclose(later.windows[0, 0, 0, 2, 0, 0] / TRUTH, torch.tensor(clip(0).visemes[19, 0]), atol=1e-2)
 
 
 @pytest.mark.parametrize(("sampler", "least", "most"), [("M0", 0, 0), ("M1", 0, 0), ("M2", 43, 119), ("M3", 1, 25)])
@@ -188,7 +188,7 @@ def test_the_target_is_noise_minus_data_and_mouths_weigh_more() -> None:
 
 def test_the_viseme_head_leads_back_to_the_blocks_below_it() -> None:
     network = transformer(MINI, dull=True)
-    head = VisemeHead(network, 11, 0)
+    head = VisemeHead(network, torch.rand(50, 11), 0)
     samples = batch(2)
     loss = judge(network, samples, draw(samples, FLOW, generator()), replace(FLOW, visemes=1.0), head)
     (loss.total - loss.flow).backward()

@@ -71,13 +71,13 @@ def initialise(network: Transformer, seed: int = 0) -> Transformer:
     """First weights: every block open from the start, and a velocity of zero.
 
     Residual branches are scaled down by their number instead of being gated away: small networks have no time to open
-    gates.
+    gates. What hears keeps torch's first weights, whose biases let loudness through the norm behind it.
     """
     generator = torch.Generator().manual_seed(seed)
     branches = 3 * len(network.blocks)
     with torch.no_grad():
         for name, module in network.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
+            if isinstance(module, nn.Linear | nn.Conv3d) and not name.startswith("audio_proj"):
                 matrix = module.weight.flatten(1)
                 scale = matrix.shape[1] ** -0.5
                 if name.endswith((".o", ".proj", "ffn.2")):
@@ -190,7 +190,8 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
         transformer.load_state_dict(load_transformer(start, config).state_dict())
     parts: dict[str, nn.Module] = {"transformer": transformer.to(device)}
     if recipe.flow.visemes:
-        parts["head"] = VisemeHead(transformer, lessons.train[0].visemes.shape[1], config.transformer.num_layers // 2)
+        visemes = torch.cat([clip.visemes for clip in lessons.train])
+        parts["head"] = VisemeHead(transformer, visemes, config.transformer.num_layers // 2)
     network = nn.ModuleDict(parts).to(device)
     told_of = json.dumps({"config": asdict(config), "recipe": asdict(recipe)}, sort_keys=True)
     run = Run(network, recipe.run, out / "run", told_of)

@@ -22,6 +22,9 @@ from infinitetalk.train.latents import EncodedClip
 TRIES = 64
 """Draws before the nearest frame that is kept is taken instead: one frame in four is."""
 
+TRUTH = 5.0
+"""Scale of true visemes where they are heard: about unit size, as the speech encoder's states."""
+
 
 class Sampler(Protocol):
     """A way of drawing references (`infinitetalk.reference`)."""
@@ -144,7 +147,7 @@ class Chunks:
         states = clip.states.float()  # (F, L, C)
         if self.settings.audio == "truth":
             silent = torch.zeros_like(states)
-            silent[:, 0, :clip.visemes.shape[1]] = 2 * clip.visemes.float()
+            silent[:, 0, :clip.visemes.shape[1]] = TRUTH * clip.visemes.float()
             states = silent
         states = states.roll(-later, 0)
         return windows(states.__getitem__, place.start * TEMPORAL, self._frames, clip.frames - 1)[None]

@@ -17,6 +17,9 @@ from infinitetalk.schedule import NOISE
 from infinitetalk.shapes import PATCH
 from infinitetalk.transformer import Transformer
 
+LEAST = 0.05
+"""Smallest standard deviation of a viseme that is reckoned with: one that never moves must not count."""
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -185,16 +188,21 @@ class VisemeHead(nn.Module):  # type: ignore[misc]
     blocks below that audio belongs to mouths.
     """
 
-    def __init__(self, network: Transformer, channels: int, layer: int) -> None:
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, network: Transformer, visemes: Tensor, layer: int) -> None:
         """Begin to listen.
 
         Args:
             network: Which is trained.
-            channels: Visemes.
+            visemes: (·, V), many of them: errors are reckoned in their standard deviations.
             layer: Block to listen behind.
         """
         super().__init__()
-        self.read = nn.Sequential(nn.LayerNorm(network.config.dim), nn.Linear(network.config.dim, channels))
+        self.read = nn.Sequential(nn.LayerNorm(network.config.dim), nn.Linear(network.config.dim, visemes.shape[1]))
+        self.register_buffer("mean", visemes.float().mean(0), persistent=False)
+        self.register_buffer("spread", visemes.float().std(0).clamp_min(LEAST), persistent=False)
         self._seen: Tensor | None = None
         network.blocks[layer].register_forward_hook(self._listen)
 
@@ -202,7 +210,7 @@ class VisemeHead(nn.Module):  # type: ignore[misc]
         self._seen = x
 
     def forward(self, samples: Samples) -> Tensor:
-        """Mean square error of visemes over the frames to be generated, mouths that are seen alone → ()."""
+        """Mean square error of visemes over the frames to be generated where a mouth is seen; 1: nothing is known."""
         if self._seen is None:
             raise RuntimeError("the transformer has not run yet")
         at = nn.functional.avg_pool2d(samples.mouth, PATCH).flatten(2)  # (B, T, S)
@@ -210,7 +218,7 @@ class VisemeHead(nn.Module):  # type: ignore[misc]
         self._seen = None
         x = (x * at[..., None]).sum(2) / at.sum(2, keepdim=True).clamp_min(1e-6)  # (B, T, D)
         free = (~known_frames(samples.known, at.shape[1]))[:, 0, :, 0, 0] & (at.sum(2) > 0)  # (B, T)
-        error = (self.read(x) - samples.visemes).square().mean(2)  # (B, T)
+        error = (self.read(x) - (samples.visemes - self.mean) / self.spread).square().mean(2)  # (B, T)
         loss: Tensor = (error * free).sum() / free.sum().clamp_min(1)
         return loss
 

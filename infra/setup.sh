@@ -19,6 +19,12 @@ if command -v apertium >/dev/null; then
 else
   packages+=(apertium $PAIRS)
 fi
+if command -v ldconfig >/dev/null; then          # the synthetic world draws by OpenGL through EGL, without a screen
+  libraries=$(ldconfig -p)
+  grep -q 'libEGL\.so\.1' <<<"$libraries" || packages+=(libegl1)
+  grep -q 'libGL\.so\.1' <<<"$libraries" || packages+=(libgl1)
+  grep -q 'libEGL_mesa\.so\.0' <<<"$libraries" || packages+=(libegl-mesa0 libgl1-mesa-dri)
+fi
 PYTHON=${PYTHON:-}
 for candidate in $PYTHON python3.11 python3 python3.12; do
   command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -44,7 +50,7 @@ now=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 if [ "$(cat $stamp 2>/dev/null)" != "$now" ]; then
   say "installing Python packages into .venv (once; a minute or two)"
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-  .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,infinitetalk,test]' \
+  .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,infinitetalk,world,test]' \
     2> >(grep -v '^WARNING: Location' >&2)
   echo "$now" > $stamp
 fi

@@ -151,7 +151,8 @@ def _turns(found: Body, heads: Floats, motion: Motion, picked: NDArray[np.int64]
     for angles, bones in ((motion.head[picked], ("neck01", "neck02", "neck03", "head")),
                           (motion.torso[picked], ("spine04", "spine03", "spine02", "spine01"))):
         share = np.asarray(angles / len(bones), np.float32)
-        made |= dict.fromkeys(bones, turn(Z, share[:, 1]) @ turn(X, share[:, 0]) @ turn(Y, share[:, 2]))
+        step = turn(Z, share[:, 1]) @ turn(X, share[:, 0]) @ turn(Y, share[:, 2])
+        made |= dict.fromkeys(bones, np.asarray(step, np.float32))
     gaze = motion.gaze[picked].astype(np.float32)
     made |= dict.fromkeys(("eye.L", "eye.R"), turn(Z, gaze[:, 0]) @ turn(X, gaze[:, 1]))
     for side, sign in (("L", 1.0), ("R", -1.0)):
@@ -169,7 +170,7 @@ def _arm(found: Body, heads: Floats, angles: Floats, side: str, sign: float) -> 
     out, swing, bend, inwards = angles.T
     hang = turn(Y, sign * (HANG - out))
     made: dict[str, Floats] = {
-        f"upperarm01.{side}": turn(X, -swing) @ hang @ turn(upper, sign * inwards),
+        f"upperarm01.{side}": np.asarray(turn(X, -swing) @ hang @ turn(upper, sign * inwards), np.float32),
         f"lowerarm01.{side}": turn(hinge, bend - 0.25)}
     still = np.ones(len(angles), np.float32)
     knuckles = heads[found.bone(f"finger2-1.{side}")] - heads[found.bone(f"finger5-1.{side}")]

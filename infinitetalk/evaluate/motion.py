@@ -242,8 +242,8 @@ def background(shape: tuple[int, ...], box: Floats) -> Floats:
             shape, 0, height * 0.6, width * 0.25, height) - _rectangle(shape, width * 0.75, height * 0.6, width, height)
     mouth, x = float(box[2] - box[0]), float(box[0] + box[2]) / 2
     weights = np.ones(shape, np.float32)
-    weights *= 1 - _rectangle(shape, x - 2.2 * mouth, box[1] - 4.2 * mouth, x + 2.2 * mouth, height)
-    return np.asarray(weights * (1 - _rectangle(shape, 0, float(box[3]) + 0.6 * mouth, width, height)), np.float32)
+    weights *= 1 - _rectangle(shape, x - 1.6 * mouth, box[1] - 3.2 * mouth, x + 1.6 * mouth, height)
+    return np.asarray(weights * (1 - _rectangle(shape, 0, float(box[3]) + 0.2 * mouth, width, height)), np.float32)
 
 
 def _rectangle(shape: tuple[int, ...], left: float, top: float, right: float, bottom: float) -> Floats:

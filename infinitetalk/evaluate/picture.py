@@ -15,6 +15,8 @@ from infinitetalk.evaluate.measure import Pixels, Reals, check_frames, same_shap
 
 LEAST_COPY = 1e-3
 """Distance to the reference, below which a frame counts as the reference itself."""
+OUTLIERS = 0.02
+"""Share of frames elsewhere that may jump (a cut, a frame that is pasted) without hiding seams."""
 STILLEST = 1e-4
 """Frame difference that counts as no motion."""
 
@@ -61,7 +63,7 @@ class Seam(NamedTuple):
     """How chunks join."""
 
     ratio: float
-    """Mean difference at the joins over the median one elsewhere; 1 is no seam."""
+    """Mean difference at the joins over that elsewhere, without its largest 2 %; 1 is no seam."""
     worst: float
     """The same of the worst join."""
     frame: int
@@ -82,7 +84,7 @@ def seam(frames: Pixels, at: Sequence[int]) -> Seam:
     if not len(edges) or not len(inside):
         raise BadInputError(f"no two chunks join in {len(frames)} frames", where="seam",
                             hint="Give a longer video, or the size of its chunks")
-    usual = max(float(np.median(inside)), STILLEST)
+    usual = max(float(np.sort(inside)[:max(1, round(len(inside) * (1 - OUTLIERS)))].mean()), STILLEST)
     jumps = change[edges - 1] / usual
     return Seam(float(jumps.mean()), float(jumps.max()), int(edges[jumps.argmax()]), len(edges))
 

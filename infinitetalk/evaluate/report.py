@@ -85,7 +85,10 @@ def _picture_rows(case: Case, joins: Sequence[int]) -> list[Measure]:
 
     def seam() -> tuple[float, int, Details]:
         found = picture.seam(case.frames, joins)
-        return found.ratio, found.joins, {"worst": found.worst, "frame": found.frame}
+        details: Details = {"worst": found.worst, "frame": found.frame}
+        if case.source is not None:
+            details["of the source"] = picture.seam(case.source, joins).ratio
+        return found.ratio, found.joins, details
 
     def copy() -> tuple[float, int, Details]:
         if case.references is None:

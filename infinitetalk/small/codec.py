@@ -23,6 +23,14 @@ from infinitetalk.weights import assemble, open_tensors
 
 PIXEL_CHANNELS = 3
 WEIGHTS = "codec.safetensors"
+BLOCK = TEMPORAL * PIXEL_CHANNELS * SPATIAL**2
+"""Pixel values that a latent stands for."""
+WAVES = (("grey", 0, 0, 0), ("grey", 0, 0, 1), ("grey", 0, 1, 0), ("grey", 0, 1, 1), ("grey", 0, 0, 2),
+         ("grey", 0, 2, 0), ("grey", 0, 1, 2), ("grey", 0, 2, 1), ("grey", 0, 0, 3), ("grey", 0, 3, 0),
+         ("grey", 1, 0, 0), ("grey", 1, 0, 1), ("grey", 1, 1, 0), ("blue", 0, 0, 0), ("red", 0, 0, 0), ("red", 0, 1, 0))
+"""Colour and number of half waves in time, down and across, of each latent channel at the beginning of training."""
+NEAR_IDENTITY = 0.2
+"""By how much a residual block's last weights begin smaller."""
 SPAN = 8
 """Latent frames that are encoded at once: memory does not grow with a clip's length."""
 
@@ -73,6 +81,7 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.join = nn.Conv2d(TEMPORAL * config.middle, config.coarse, 1)
         self.mixes = nn.ModuleList(Mix(config.coarse) for _ in range(half))
         self.out = nn.Conv2d(config.coarse, LATENT_CHANNELS, 1)
+        self.straight = nn.Conv2d(BLOCK, LATENT_CHANNELS, 1)
 
     def forward(
         self,
@@ -81,12 +90,14 @@ class Encoder(nn.Module):  # type: ignore[misc]
     ) -> Tensor:  # (B, T, 16, h, w)
         """Encode; the memory is brought forward."""
         batch = len(pixels)
+        cubes = pixel_unshuffle(_folded(pixels), SPATIAL)  # (B·4T, 192, h, w)
+        straight = self.straight(cubes.reshape(-1, BLOCK, *cubes.shape[2:]))  # (B·T, 16, h, w)
         x = functional.relu(self.pixels(pixel_unshuffle(_folded(pixels), 2)))
         x = self.middle_blocks(functional.relu(self.middle(x)))
         x = functional.relu(self.coarse(x))  # (B·4T, C, h, w)
         x = x.reshape(-1, TEMPORAL * x.shape[1], *x.shape[2:])  # (B·T, 4C, h, w)
         x = _mixed(functional.relu(self.join(x)).unflatten(0, (batch, -1)), self.mixes, memory)
-        return self.out(_folded(x)).unflatten(0, (batch, -1))
+        return (straight + self.out(_folded(x))).unflatten(0, (batch, -1))
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
@@ -101,6 +112,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
         self.fine = nn.Conv2d(config.middle, 4 * config.fine, 3, padding=1)
         self.fine_block = Residual(config.fine)
         self.out = nn.Conv2d(config.fine, 4 * PIXEL_CHANNELS, 3, padding=1)
+        self.straight = nn.Conv2d(LATENT_CHANNELS, BLOCK, 1)
 
     def forward(
         self,
@@ -109,11 +121,13 @@ class Decoder(nn.Module):  # type: ignore[misc]
     ) -> Tensor:  # (B, 4·T, 3, H, W)
         """Decode; the memory is brought forward."""
         batch = len(latent)
+        cubes = self.straight(_folded(latent))  # (B·T, 768, h, w)
+        straight = pixel_shuffle(cubes.reshape(len(cubes) * TEMPORAL, -1, *cubes.shape[2:]), SPATIAL)
         x = functional.relu(self.into(_folded(latent))).unflatten(0, (batch, -1))
         x = self.part(_folded(_mixed(x, self.mixes, memory)))  # (B·T, 16C, h, w)
         x = functional.relu(pixel_shuffle(x.reshape(len(x) * TEMPORAL, -1, *x.shape[2:]), 2))
         x = functional.relu(pixel_shuffle(self.fine(self.middle_blocks(x)), 2))
-        return pixel_shuffle(self.out(self.fine_block(x)), 2).unflatten(0, (batch, -1))
+        return (straight + pixel_shuffle(self.out(self.fine_block(x)), 2)).unflatten(0, (batch, -1))
 
 
 class Autoencoder(nn.Module):  # type: ignore[misc]
@@ -125,6 +139,8 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.apply(_begun)
+        _begin_straight(self.encoder, self.decoder)
         self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
         self.register_buffer("std", torch.ones(LATENT_CHANNELS))
 
@@ -213,6 +229,47 @@ class SmallCodec:
     def _moved(self, x: Tensor) -> Tensor:
         weight = self.network.decoder.out.weight
         return x.to(weight.device, weight.dtype)
+
+
+def _begun(module: nn.Module) -> None:
+    """Weights by which signals keep their strength through rectified convolutions (He et al., arXiv 1502.01852), and
+    which leave residual blocks near the identity."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, (Residual, Mix)):
+        with torch.no_grad():
+            module.second.weight.mul_(NEAR_IDENTITY)
+
+
+def _begin_straight(encoder: Encoder, decoder: Decoder) -> None:
+    """Let the straight ways begin as a cosine transform and its inverse, and the convolutions beside them near 0.
+
+    So pictures come back roughly from the first step on, and the convolutions learn what such a transform leaves out;
+    without that, grey pictures are what training stays at for long.
+    """
+    basis = cosines()  # (16, 768)
+    weight = torch.full((LATENT_CHANNELS, 1), 0.3)
+    weight[0] = 0.1  # brightness varies most
+    with torch.no_grad():
+        encoder.straight.weight.copy_((basis * weight)[..., None, None])
+        decoder.straight.weight.copy_((basis / weight).T[..., None, None])
+        encoder.out.weight.mul_(0.1)
+        decoder.out.weight.mul_(0.1)
+
+
+def cosines() -> Tensor:  # (16, 768)
+    """Slow waves in brightness and colour over 4×8×8 pixels, each of length 1; columns: frame, colour, row, column."""
+    colours = {"grey": (1.0, 1.0, 1.0), "blue": (-1.0, -1.0, 2.0), "red": (1.0, -1.0, 0.0)}
+    rows = [_wave(colours[colour], *numbers) for colour, *numbers in WAVES]
+    return torch.stack([row / row.norm() for row in rows])
+
+
+def _wave(colour: tuple[float, ...], *numbers: int) -> Tensor:  # (768,)
+    sizes = (TEMPORAL, SPATIAL, SPATIAL)
+    time, down, across = (torch.cos(torch.pi * number * (torch.arange(size) + 0.5) / size)
+                          for number, size in zip(numbers, sizes, strict=True))
+    return torch.einsum("t,c,y,x->tcyx", time, torch.tensor(colour), down, across).flatten()
 
 
 def _mixed(x: Tensor, mixes: nn.ModuleList, memory: list[Tensor | None]) -> Tensor:

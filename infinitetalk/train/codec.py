@@ -1,7 +1,7 @@
 """Training of the autoencoder: pixels and their gradients are to be near, the mouth's three times as much.
 
-Latents are noised by a fixed amount while it trains and drawn towards 0, so that neighbouring latents mean similar
-pictures and those that a transformer makes, never quite right, are decoded without harm.
+Latents are noised by a little of their spread while it trains and drawn towards 0, so that neighbouring latents mean
+similar pictures and those that a transformer makes, never quite right, are decoded without harm.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
+from torch.nn import functional
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.pictures import from_uint8
@@ -25,6 +26,8 @@ from infinitetalk.train.latents import TalkingClip
 from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
 
 RECIPE = Recipe(steps=6000, rate=2e-3, batch=6, decay=0.0, ema=0.995)
+SOFT = 0.2
+"""Error of a difference between neighbours below which its square counts."""
 MEASURED = 64
 """Clips by which latents are normalised."""
 
@@ -37,11 +40,11 @@ class CodecLoss:
     """Of an example: 4k+1."""
     mouth: float = 3.0
     """Weight of the mouth's box against the rest."""
-    gradient: float = 1.0
+    gradient: float = 0.5
     """Weight of differences between neighbouring pixels, along both sides and in time, against the pixels'."""
-    noise: float = 0.1
-    """Standard deviation of the noise on latents."""
-    pull: float = 1e-3
+    noise: float = 0.05
+    """Standard deviation of the noise on latents, over theirs."""
+    pull: float = 1e-4
     """Weight of their squares."""
 
 
@@ -147,7 +150,8 @@ def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighi
         inside = torch.stack([one[1] for one in drawn]).to(device)[:, :, None]  # (B, F, 1, H, W)
         latent = network.encode(pixels)  # (B, T, 16, h, w)
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32)).to(device)
-        back = network.decode(latent + weighing.noise * noise)  # (B, F, 3, H, W)
+        spread = latent.detach().std((0, 1, 3, 4), keepdim=True)  # (1, 1, 16, 1, 1)
+        back = network.decode(latent + weighing.noise * spread * noise)  # (B, F, 3, H, W)
         weight = 1 + (weighing.mouth - 1) * inside
         return compared(back, pixels, weight, weighing.gradient) + weighing.pull * latent.square().mean()
 
@@ -155,13 +159,18 @@ def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighi
 
 
 def compared(back: Tensor, pixels: Tensor, weight: Tensor, gradient: float) -> Tensor:
-    """Weighted mean of absolute errors of pixels, and of differences between neighbours (B, F, 3, H, W)."""
+    """Weighted mean of absolute errors of pixels, and of differences between neighbours (B, F, 3, H, W).
+
+    Small errors of differences are squared: taken as they are, no difference at all is what training ends in.
+    """
     error = back - pixels
     total = (error.abs() * weight).mean()
     for axis in (1, 3, 4):
         if error.shape[axis] > 1:
             near = weight.narrow(axis, 1, weight.shape[axis] - 1)
-            total = total + gradient * (error.diff(dim=axis).abs() * near).mean()
+            off = error.diff(dim=axis)
+            total = total + gradient * (functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="none",
+                                                                  beta=SOFT) * near).mean()
     return total
 
 

@@ -125,7 +125,7 @@ def _watched(lines: list[dict[str, float]]) -> Callable[[dict[str, float]], None
 
 
 def _ended(stage: str, piece: Piece, out: Path, as_json: bool, **figures: Any) -> int:
-    told = {"stage": stage, "step": piece.step, "finished": piece.finished, **figures}
+    told = {**figures, "stage": stage, "step": piece.step, "finished": piece.finished}
     go_on = "" if piece.finished else "; the same command with --resume goes on"
     answer(as_json, told, f"{stage}: step {piece.step}, weights in {out}{go_on}")
     return 0

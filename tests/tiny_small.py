@@ -32,7 +32,7 @@ def codec(config: SmallConfig = TINY, seed: int = 0) -> SmallCodec:
     """Random, with latents of about unit size."""
     torch.manual_seed(seed)
     network = Autoencoder(config.codec)
-    network.std.fill_(0.05)
+    network.std.fill_(0.3)
     return SmallCodec(network)
 
 

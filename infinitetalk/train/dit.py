@@ -17,6 +17,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from infinitetalk.networks import Codec
+from infinitetalk.shapes import PATCH
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.small.load import DIT, load_transformer
 from infinitetalk.train.draw import Chunks, DrawSettings
@@ -68,7 +69,10 @@ class Lessons:
 
 
 def initialise(network: Transformer, seed: int = 0) -> Transformer:
-    """First weights: every block open from the start, and a velocity of zero.
+    """First weights: every block open from the start, and the noisy latent itself as velocity.
+
+    Near the noise that is the answer but for the picture, so no step is spent on learning to hand the noise through:
+    its patches lie in channels of their own, the reference's in the next ones where there are enough.
 
     Residual branches are scaled down by their number instead of being gated away: small networks have no time to open
     gates. What hears keeps torch's first weights, whose biases let loudness through the norm behind it.
@@ -89,8 +93,21 @@ def initialise(network: Transformer, seed: int = 0) -> Transformer:
             block.modulation.zero_()[:, 2::3] = 1
         network.time_projection[1].weight.mul_(0.1)
         network.head.modulation.zero_()
-        network.head.head.weight.zero_()
+        _hand_through(network)
     return network
+
+
+def _hand_through(network: Transformer) -> None:
+    config, cells = network.config, PATCH * PATCH
+    patch, free = config.out_dim * cells, config.in_dim * cells
+    embed, head = network.patch_embedding.weight.flatten(1), network.head.head.weight.zero_()  # (D, 4·36), (4·16, D)
+    for row, column in ((0, 0), (patch, free - patch)):  # the noisy latent comes first, the reference last
+        if row + patch < config.dim:
+            embed[row:row + patch] = 0
+            embed[row:row + patch, column:column + patch] = torch.eye(patch)
+    if patch < config.dim:
+        order = torch.arange(patch).view(config.out_dim, cells).T.flatten()  # channels are fastest in the head
+        head[torch.arange(patch), order] = 1
 
 
 class Lesson:

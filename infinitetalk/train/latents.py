@@ -128,7 +128,7 @@ class ClipEncoder:
         if len(clip.frames) < self._frames or clip.frames.shape[1:] != (self._side, self._side, 3):
             raise BadInputError(f"frames {clip.frames.shape}", where="clip",
                                 hint=f"Give {self._frames} or more of {self._side}×{self._side}")
-        frames = torch.from_numpy(clip.frames).movedim(3, 0)  # (3, F, H, W)
+        frames = torch.from_numpy(np.array(clip.frames)).movedim(3, 0)  # (3, F, H, W)
         count = 1 + (frames.shape[1] - 1) // TEMPORAL
         used = from_uint8(frames[:, :1 + (count - 1) * TEMPORAL])  # (3, F, H, W)
         span = 1 + TEMPORAL * self.reach
@@ -141,8 +141,9 @@ class ClipEncoder:
             given.append(self._encode(first))
             ends.append(self._encode(last)[-1])
         features = AudioFeatures(cast(AudioEncoder, self._speech), clip.speech, Fraction(RATE), frames.shape[1])
+        visemes = torch.from_numpy(np.array(clip.visemes, np.float32))
         return EncodedClip(self._encode(used), torch.stack(starts), torch.stack(given), torch.stack(ends),
-                           features.at(torch.arange(frames.shape[1])).cpu(), torch.from_numpy(clip.visemes).float(),
+                           features.at(torch.arange(frames.shape[1])).cpu(), visemes,
                            coverage(clip.mouth, self._side // SPATIAL))
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ def coverage(
     cells: int,
 ) -> Tensor:
     """Share of each latent's cell that a box covers → (F, cells, cells)."""
-    box = torch.from_numpy(np.ascontiguousarray(boxes)).float() / SPATIAL  # (F, 4)
+    box = torch.from_numpy(np.array(boxes, np.float32)) / SPATIAL  # (F, 4)
     edges = torch.arange(cells, dtype=torch.float32)  # (cells,)
 
     def along(low: Tensor, high: Tensor) -> Tensor:  # (F,), (F,) → (F, cells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from infinitetalk.small import codec, speech
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.train.data import Clips, prepare
 from infinitetalk.train.dit import Lessons
-from infinitetalk.train.latents import ClipEncoder, EncodedClip
+from infinitetalk.train.latents import ClipEncoder, EncodedClip, TalkingClip
 from infinitetalk.world.speech import Split
 
 CLIPS, LATENTS = "clips", "latents"
+SPLITS: tuple[Split, Split] = ("train", "test")
+EACH = 10
+"""Of clips without a split, one in so many is held out."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,24 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
     kept = out / LATENTS / known
     kept.mkdir(parents=True, exist_ok=True)
     skipped = dict(prepare(data, out / CLIPS, config.side, told).skipped)
-    train, held = (_encoded(Clips(out / CLIPS, split), encode, kept, skipped, told) for split in _SPLITS)
+    found = {split: _encoded(_clips(out / CLIPS, split), encode, kept, skipped, told) for split in SPLITS}
+    train, held = found["train"], found["test"]
+    if not held:  # real video does not say who is in it
+        train, held = [clip for index, clip in enumerate(train) if index % EACH], train[::EACH]
     if not train or not held:
         raise BadInputError(f"{len(train)} clips to learn from and {len(held)} to hold out, {len(skipped)} skipped",
-                            where=str(data), hint=f"Render more, of {config.frames} frames at least")
+                            where=str(data), hint=f"Give more, of {config.frames} frames at least")
     return Taught(Lessons(train, held, encode.grey), skipped)
 
 
-_SPLITS: tuple[Split, Split] = ("train", "test")
+def _clips(folder: Path, split: Split) -> Sequence[TalkingClip]:
+    try:
+        return Clips(folder, split)
+    except BadInputError:
+        return []
 
 
-def _encoded(clips: Clips, encode: ClipEncoder, kept: Path, skipped: dict[str, str],
+def _encoded(clips: Sequence[TalkingClip], encode: ClipEncoder, kept: Path, skipped: dict[str, str],
              told: Callable[[str], None]) -> list[EncodedClip]:
     found: list[EncodedClip] = []
     for clip in clips:

@@ -55,19 +55,25 @@ class Probe:
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def measure(self, network: Transformer) -> dict[str, float]:
         """Mouth losses by sound, and both gaps: how much more there is with the wrong sound, as a share."""
-        device = network.device
-        losses = dict.fromkeys(self.sounds, 0.0)
-        flow = 0.0
-        for t in TIMES:
-            count = len(self.noise)
-            no = torch.zeros(count, dtype=torch.bool)
-            drawn = Drawn(torch.full((count,), t), self.noise, torch.zeros_like(self.noise), no, no).to(device)
-            for name, sound in self.sounds.items():
-                samples = replace(self.samples, windows=sound).to(device)
-                whole, mouth = flow_loss(predict(network, samples, drawn).float(), samples, drawn,
-                                         FlowSettings.mouth)
-                losses[name] += float(mouth) / len(TIMES)
-                flow += float(whole) / len(TIMES) if name == "true" else 0.0
-        true = max(losses["true"], 1e-9)
-        return {"flow": flow, "mouth": losses["true"], "gap_shifted": losses["shifted"] / true - 1,
-                "gap_foreign": losses["foreign"] / true - 1}
+        found = [self._at(network, t) for t in TIMES]  # of (weighted loss of all, mouth losses by sound)
+        losses = {name: sum(mouths[name] for _, mouths in found) / len(TIMES) for name in self.sounds}
+        return {"flow": sum(flow for flow, _ in found) / len(TIMES), "mouth": losses["true"],
+                "gap_shifted": _gap(losses, "shifted"), "gap_foreign": _gap(losses, "foreign"),
+                **{f"gap_foreign_{t:g}": _gap(mouths, "foreign") for t, (_, mouths) in zip(TIMES, found, strict=True)}}
+
+    def _at(self, network: Transformer, t: float) -> tuple[float, dict[str, float]]:
+        """At one time: the weighted loss with the true sound, and the mouth's with each."""
+        no = torch.zeros(len(self.noise), dtype=torch.bool)
+        drawn = Drawn(torch.full((len(no),), t), self.noise, torch.zeros_like(self.noise), no, no).to(network.device)
+        flow, mouths = 0.0, dict.fromkeys(self.sounds, 0.0)
+        for name, sound in self.sounds.items():
+            samples = replace(self.samples, windows=sound).to(network.device)
+            whole, mouth = flow_loss(predict(network, samples, drawn).float(), samples, drawn, FlowSettings.mouth)
+            mouths[name] = float(mouth)
+            flow = float(whole) if name == "true" else flow
+        return flow, mouths
+
+
+def _gap(losses: Mapping[str, float], sound: str) -> float:
+    """How much more is lost with a sound than with the true one, as a share."""
+    return losses[sound] / max(losses["true"], 1e-9) - 1

@@ -93,7 +93,7 @@ def person(seed: int) -> Person:
     identity = body().identity(traits, np.asarray(r.normal(0, 0.8, body().shapes.shape[0]), np.float32))
     man = traits["gender"] < 0.5
     skin, hair = _skin(traits, r), _hair(traits, r)
-    rosy = np.array([0.92, 0.64, 0.62]) if man else np.array([0.96, 0.50, 0.52])
+    rosy = np.array([0.90, 0.63, 0.64]) if man else np.array([0.92, 0.50, 0.55])
     eyes = IRISES[int(r.integers(2 if traits["caucasian"] < 0.45 else len(IRISES)))]
     clothes = list(CLOTHES)[int(r.integers(len(CLOTHES)))]
     short = clothes == "tee"

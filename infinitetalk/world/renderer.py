@@ -101,6 +101,7 @@ class Renderer:
         eyes = float(np.mean([f.eyes for f in figures]))
         flipped = np.ascontiguousarray(backdrop.picture[::-1])
         scene = self._gl.texture(flipped.shape[1::-1], 3, flipped.tobytes(), alignment=1)
+        scene.repeat_x = scene.repeat_y = False
         wall = self._wall(eyes)
         pixels = np.empty((len(picked), *self.size, 3), np.uint8)
         mouths = np.empty((len(people), len(picked), 4), np.float32)
@@ -138,8 +139,8 @@ class Renderer:
     def _wall(self, eyes: float) -> Any:
         """The backdrop's corners."""
         (left, low), (right, high), away = BACKDROP
-        corners = [[x, away, eyes + z, u, v] for x, z, u, v in
-                   ((left, low, 0, 0), (right, low, 1, 0), (left, high, 0, 1), (right, high, 1, 1))]
+        wide, tall = right - left, high - low               # thrice the picture, whose edges go on for ever
+        corners = [[left + wide * u, away, eyes + low + tall * v, u, v] for u, v in ((-1, -1), (2, -1), (-1, 2), (2, 2))]
         buffer = self._gl.buffer(np.array(corners, "f4").tobytes())
         return self._gl.vertex_array(self._back, [(buffer, "3f 2f", "place", "where")])
 

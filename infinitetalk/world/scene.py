@@ -39,10 +39,11 @@ ARMS = ("outLeft", "swingLeft", "bendLeft", "inLeft", "outRight", "swingRight", 
 
 FIELD_OF_VIEW = 0.42
 """Vertical angle of the camera, in radians."""
-SPACING = 0.56
+SPACING = 0.52
 """Metres between two people side by side; the first stands on the picture's left, both around x = 0."""
 FRAMINGS: dict[Framing, tuple[float, float]] = {"head": (0.94, 0.005), "bust": (1.36, -0.085), "half": (1.95, -0.22)}
-"""A camera's usual distance and height of target for one person; two in a square frame need 2.9 m or more."""
+"""A camera's usual distance and height of target for one person; two in a square frame need
+2.2 m for their heads and shoulders, 2.9 m for their arms too."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ _SKIN = """
 Look paint(bool inside_out) {
   Look l = Look(skin, 0.16, 18.0, 1.0, shade);
   float ax = abs(can.x), front = step(can.y, -0.08);
-  l.base *= 0.92 + 0.16 * noise(can * 210.0);
+  l.base *= 0.945 + 0.11 * noise(can * 210.0);
   float cheek = bump(vec2(ax - 0.047, can.z - mouth.z - 0.03) / vec2(0.024, 0.020));
   float tip = bump(vec2(ax, can.z - mouth.z - 0.035) / vec2(0.016, 0.012));
   l.base *= mix(vec3(1), vec3(1.06, 0.86, 0.84), front * (0.5 * cheek + 0.6 * tip));
@@ -72,7 +72,7 @@ Look paint(bool inside_out) {
   l.base = mix(l.base, mix(hair, vec3(0.02, 0.012, 0.008), 0.35), brow); l.gloss *= 1.0 - brow;
   l.base *= mix(vec3(1), vec3(0.90, 0.81, 0.80), smoothstep(0.55, 1.0, p.z));
   float scalp = smoothstep(-1.5, 4.0, p.w + 3.0 * (grain - 0.5)) * fluff;
-  l.base = mix(l.base, hair * 0.55, scalp); l.gloss *= 1.0 - 0.7 * scalp; l.soft *= 1.0 - scalp;
+  l.base = mix(l.base, hair * 0.40, scalp); l.gloss *= 1.0 - 0.7 * scalp; l.soft *= 1.0 - scalp;
   return l;
 }
 vec3 sparkle(Look l, vec3 N, vec3 E, vec3 H, float open_, vec3 fill_way) { return vec3(0); }
@@ -92,7 +92,7 @@ Look on_eye() {
 Look paint(bool inside_out) {
   if (kind > 6.5 && p.x > p.y) discard;
   if (kind < 1.5) return on_eye();
-  if (kind < 2.5) return Look(vec3(0.72, 0.68, 0.59), 0.3, 30.0, 0.2, smoothstep(0.042, 0.016, abs(can.x)) * 0.75);
+  if (kind < 2.5) return Look(vec3(0.80, 0.77, 0.70), 0.08, 20.0, 1.6, smoothstep(0.042, 0.014, abs(can.x)) * 0.85);
   float depth = smoothstep(mouth.y + 0.062, mouth.y + 0.006, can.y);
   if (kind < 3.5) return Look(vec3(0.34, 0.085, 0.085), 0.10, 16.0, 0.15, 0.65 * depth);
   return Look(mix(hair, vec3(0.01), 0.75), 0.0, 8.0, 0.0, 1.0);
@@ -122,6 +122,7 @@ Look paint(bool inside_out) {
     if (which == 4) base *= 0.72 + 0.5 * noise(can * vec3(300, 300, 700));
     else base = mix(base, cloth1, marks(which));
   }
+  if (!trim && can.z < 0.09) base = vec3(0.030, 0.034, 0.046) * smoothstep(-0.004, 0.004, abs(can.z - 0.088));
   base *= 0.88 + 0.22 * noise(can * 420.0);
   return Look(base, 0.02, 8.0, 0.15, shade * (inside_out ? 0.35 : 1.0));
 }
@@ -136,13 +137,14 @@ Look paint(bool inside_out) {
   float lock = noise(strand * 0.35 + 7.0), fine = noise(strand * vec3(2.2, 2.2, 1.0));
   if (p.z - 5.0 * fine - 3.0 * lock < shell * 1.5) discard;
   if (shell > 0.01 && fine + 0.35 * lock < shell * mix(0.62, 0.72, p.w)) discard;
-  vec3 base = (hair * (0.45 + 0.65 * fine + 0.55 * lock) + 0.004) * mix(0.55, 1.0, shell);
+  vec3 base = (hair * (0.25 + 0.95 * fine + 0.75 * lock) + 0.006 * fine) * mix(0.55, 1.0, shell);
   return Look(base, 0.0, 14.0, 0.0, shade * mix(0.55, 1.0, shell) * (inside_out ? 0.35 : 1.0));
 }
 vec3 sparkle(Look l, vec3 N, vec3 E, vec3 H, float open_, vec3 fill_way) {
   vec3 way = normalize(cross(N, cross(vec3(0.0, 1.0, 0.15), N)) + 1e-4);
-  float along = dot(way, H), shine = pow(max(1.0 - along * along, 0.0), 60.0);
-  return lamp * (0.02 + 0.22 * hair) * shine * mix(0.3, 1.0, open_) * shell * l.shade;
+  float along = dot(way, H), turned = along + 0.10 * (noise(vec3(p.x * 0.35, 1.0, 2.0)) - 0.5);
+  float shine = pow(max(1.0 - turned * turned, 0.0), 40.0) * (0.35 + 0.9 * noise(vec3(p.x * 1.6, p.y * 0.03, 5.0)));
+  return lamp * (0.035 + 0.30 * hair) * shine * mix(0.3, 1.0, open_) * shell * l.shade;
 }
 """
 

@@ -13,7 +13,7 @@ from infinitetalk.world.person import CLOTHES, person
 from infinitetalk.world.renderer import NoGraphicsError, Renderer
 from infinitetalk.world.scene import ARMS, FACE_UNITS, FRAMINGS, SPACING, Camera, Motion
 
-SIZE = 96
+SIZE = 80
 
 
 def motion(frames=1, **units):
@@ -65,14 +65,14 @@ def test_other_seeds_are_other_people_and_places():
 
 
 def test_frames_do_not_depend_on_where_a_range_begins(renderer):
-    moves = motion(20, jawOpen=np.linspace(0, 0.6, 20))
-    whole = renderer.render([(person(1), moves)], camera(20), backdrop(1))
-    part = renderer.render([(person(1), moves)], camera(20), backdrop(1), range(13, 20, 3))
-    assert np.array_equal(whole.frames[13:20:3], part.frames)
-    assert np.array_equal(whole.mouths[:, 13:20:3], part.mouths)
+    moves = motion(18, jawOpen=np.linspace(0, 0.6, 18))
+    whole = renderer.render([(person(1), moves)], camera(18), backdrop(1))
+    part = renderer.render([(person(1), moves)], camera(18), backdrop(1), range(13, 18, 3))
+    assert np.array_equal(whole.frames[13:18:3], part.frames)
+    assert np.array_equal(whole.mouths[:, 13:18:3], part.mouths)
 
 
-@pytest.mark.parametrize("seed", [0, 4, 7, 11])
+@pytest.mark.parametrize("seed", [4, 11])
 def test_an_open_mouth_changes_its_box_and_the_jaw_and_nothing_else(renderer, seed):
     shut, open_ = draw(renderer, seed), draw(renderer, seed, jawOpen=0.5, mouthFunnel=0.3)
     change = np.abs(open_.frames[0].astype(int) - shut.frames[0]).sum(-1).astype(float)

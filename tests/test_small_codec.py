@@ -185,6 +185,14 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path) -> None:
+    run(tmp_path / "one", [clip()])
+    losses = run(tmp_path / "two", [clip()], recipe=replace(RECIPE, rate=0.0), begin=tmp_path / "one" / WEIGHTS)
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one if name not in {"mean", "std"})
+    assert len(losses) == RECIPE.steps
+
+
 def test_it_learns_and_its_latents_are_normalised(tmp_path) -> None:
     flat = [replace(clip(seed), frames=np.full((13, 16, 16, 3), 40 * seed, np.uint8)) for seed in range(6)]
     losses = run(tmp_path, flat, recipe=Recipe(steps=30, rate=2e-3, warmup=5, batch=4, ema=0.9))

@@ -59,8 +59,8 @@ class Fidelity(NamedTuple):
 
 
 def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, minutes: float = LONGEST, *,
-                recipe: Recipe = RECIPE, weighing: CodecLoss | None = None, device: torch.device | str = "cpu",
-                told: Told = lambda step, loss: None) -> Piece:
+                recipe: Recipe = RECIPE, weighing: CodecLoss | None = None, begin: Path | None = None,
+                device: torch.device | str = "cpu", told: Told = lambda step, loss: None) -> Piece:
     """Train the autoencoder, or go on with it; its average is written as `codec.safetensors` at the end of each piece.
 
     Args:
@@ -70,10 +70,12 @@ def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, mi
         minutes: Wall clock of this piece.
         recipe: How weights are found.
         weighing: How pictures are compared.
+        begin: Weights to begin with, of an earlier run; a run that stands somewhere already goes on from there.
         device: Where to compute.
         told: Step and loss, after each.
 
     Raises:
+        BadWeightsError: `begin` is not of this configuration.
         BadInputError: No clip is long enough, or the folder holds another run.
         DivergedError: The loss is no number; the last good state is kept.
     """
@@ -82,7 +84,8 @@ def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, mi
     if not long:
         raise BadInputError(f"no clip has {weighing.frames} frames", where="training", hint="Give longer clips")
     torch.manual_seed(recipe.seed)
-    network = Autoencoder(config.codec).to(device, memory_format=torch.channels_last)
+    network = SmallCodec.read(begin, config.codec).network.train() if begin else Autoencoder(config.codec)
+    network = network.to(device, memory_format=torch.channels_last)
     run = Run(network, recipe, out / "codec", f"codec {config.codec} {weighing}")
     piece = run.fit(_loss(network, long, recipe.batch, weighing), minutes, told)
     average = cast(Autoencoder, run.averaged())

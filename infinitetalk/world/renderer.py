@@ -140,7 +140,7 @@ class Renderer:
         """The backdrop's corners."""
         (left, low), (right, high), away = BACKDROP
         wide, tall = right - left, high - low               # thrice the picture, whose edges go on for ever
-        corners = [[left + wide * u, away, eyes + low + tall * v, u, v] for u, v in ((-1, -1), (2, -1), (-1, 2), (2, 2))]
+        corners = [[left + wide * u, away, eyes + low + tall * v, u, v] for v in (-1, 2) for u in (-1, 2)]
         buffer = self._gl.buffer(np.array(corners, "f4").tobytes())
         return self._gl.vertex_array(self._back, [(buffer, "3f 2f", "place", "where")])
 

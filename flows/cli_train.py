@@ -28,6 +28,8 @@ Utterances = Annotated[int, typer.Option(help="How many utterances the speech en
 Start = Annotated[Path | None, typer.Option("--start", metavar="FILE", show_default=False,
                                             help="Weights of a transformer to begin with.")]
 Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on visemes; 0: none.")]
+Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
+                                                    "hears, to prove everything behind it.")]
 Sampler = Annotated[str, typer.Option(help="How references are drawn: M0, M1, M2 or M3.")]
 
 
@@ -59,8 +61,8 @@ def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resu
 
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
-              device: Device = "cpu", start: Start = None, visemes: Visemes = 0.3, sampler: Sampler = "M3",
-              as_json: Json = False) -> int:
+              device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
+              heard: Heard = "speech", as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace
@@ -72,11 +74,13 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
 
         if sampler not in SAMPLERS:
             raise InputError(f"{sampler!r} draws no references", where="--sampler", hint=f"Take {', '.join(SAMPLERS)}")
+        if heard not in ("speech", "truth"):
+            raise InputError(f"{heard!r} cannot be heard", where="--audio", hint="Take speech or truth")
         config = _begun(out, size, out / "run", resume)
         taught = lessons(data, out, config)
         recipe = DitRecipe()
         recipe = replace(recipe, flow=replace(recipe.flow, visemes=visemes),
-                         draw=replace(recipe.draw, reference=sampler))  # type: ignore[arg-type]
+                         draw=replace(recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
         piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,
                                   codec=SmallCodec.read(out / WEIGHTS, config.codec), told=_watched(lines))

@@ -422,5 +422,7 @@ def test_the_verb_begins_goes_on_and_refuses(tmp_path: Path, monkeypatch: pytest
         verb(resume=True, visemes=0.2)
     with pytest.raises(InputError, match="M0, M1, M2, M3"):
         verb(resume=True, sampler="M7")
+    with pytest.raises(InputError, match="speech or truth"):
+        verb(resume=True, heard="music")
     with pytest.raises(InputError, match="lite"):
         verb(size="huge")

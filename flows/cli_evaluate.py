@@ -73,19 +73,17 @@ def _judged(generated: Path, others: tuple[Path | None, ...], how: dict[str, Any
     """Judge every video; one that cannot be judged is said and counted, unless it is the only one."""
     from infinitetalk.errors import InfiniteTalkError
     from infinitetalk.evaluate.clips import pairs, read_case
-    from infinitetalk.evaluate.faces import HogFaces
     from infinitetalk.evaluate.public import instruments
     from infinitetalk.evaluate.report import judge, summarise
     from infinitetalk.evaluate.sets import Pool
 
     tools, absent = instruments(networks, reader)
-    finder = HogFaces() if HogFaces.there() else None
     judged, skipped, pool = [], {}, Pool(tools, 0)
     found = pairs(generated, others)
     for path, (source, audio, truth) in found:
         stderr.print(f"  {escape(path.name)} …", highlight=False, soft_wrap=True)
         try:
-            one, its = judge(read_case(path, source, audio, truth, finder=finder, **how), tools, *chunks)
+            one, its = judge(read_case(path, source, audio, truth, finder=tools.finder, **how), tools, *chunks)
         except InfiniteTalkError as error:
             if not generated.is_dir():
                 raise

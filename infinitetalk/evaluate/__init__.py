@@ -9,11 +9,12 @@ With ground truth, on the synthetic world or on any video beside its source (a s
 
 As the papers measure, on what a network sees (the network is plugged in; `public.py` tells which are there):
 
-    frechet.py     FID and FVD
-    syncnet.py     Sync-C and Sync-D
+    frechet.py     FID and FVD; inception.py, i3d.py: the published networks
+    syncnet.py     Sync-C and Sync-D; tracks.py: the faces they are taken of; syncnet_network.py: the published network
 
-Around them: `own.py` (extractors that need no weights, named as the project's own), `long_form.py` (windows of ten
-seconds), `bootstrap.py` (intervals), `clips.py` (files), `report.py` (everything of one video, and of many).
+Around them: `own.py` (extractors that need no weights, named as the project's own), `faces.py` (finders), `loading.py`
+(weights), `long_form.py` (windows of ten seconds), `bootstrap.py` (intervals), `clips.py` (files), `sets.py` (figures
+over many videos), `report.py` (everything of one video, and of many).
 
 Figures on synthetic people, or of the project's own extractors, are no scores on HDTF, CelebV-HQ or EMTD.
 """

@@ -56,6 +56,8 @@ class Case:
     """What drove it: visemes (F, 11), or (F, 1) how open a mouth should be."""
     heard_by: str = ""
     """Where the track comes from."""
+    speech: Floats | None = None
+    """What it says, mono, 16 kHz, (M,)."""
     source: Pixels | None = None
     """The video it was made of, as `frames`."""
     references: Pixels | None = None
@@ -206,14 +208,15 @@ def _with_track(case: Case, generated: Path, audio: Path | None, truth: Path | N
     if truth:
         told = read_truth(truth, person)
         _same_rate(case.rate, told.motion.rate, truth)
-        return replace(case, track=told.visemes[:len(case.frames)], heard_by=BY_TRUTH)
+        case = replace(case, track=told.visemes[:len(case.frames)], heard_by=BY_TRUTH)
     try:
         samples = read_sound(audio or generated, len(case.frames) / case.rate)
     except BadInputError as error:
         if audio:
             raise
-        return replace(case, notes=(*case.notes, f"no driving track: {error.what}"))
-    return replace(case, track=loudness(samples, len(case.frames), case.rate), heard_by=BY_LOUDNESS)
+        return case if truth else replace(case, notes=(*case.notes, f"no driving track: {error.what}"))
+    case = replace(case, speech=samples)
+    return case if truth else replace(case, track=loudness(samples, len(case.frames), case.rate), heard_by=BY_LOUDNESS)
 
 
 def _same_rate(rate: float, other: float, where: Path) -> None:

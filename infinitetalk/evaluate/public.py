@@ -6,18 +6,19 @@ A folder of weights (`--networks DIR`) holds any of these files; each is opened 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from infinitetalk.errors import BadWeightsError
-from infinitetalk.evaluate.faces import LANDMARKS, NETWORK, DlibFace
+from infinitetalk.evaluate.faces import LANDMARKS, NETWORK, DlibFace, HogFaces
 from infinitetalk.evaluate.measure import Floats, Pixels
 from infinitetalk.evaluate.mouth import MouthReader
 from infinitetalk.evaluate.sets import Instruments
 
-FILES: Mapping[str, str] = MappingProxyType({"dlib-128": NETWORK, "SyncNet v2": "syncnet_v2.model"})
+SYNCNET, INCEPTION, KINETICS = "syncnet_v2.model", "pt_inception-2015-12-05-6726825d.pth", "i3d_pretrained_400.pt"
 READER = "reader.safetensors"
 
 
@@ -67,18 +68,44 @@ def instruments(folder: Path | None = None, reader: Path | None = None) -> tuple
         reader: Weights of a lip reader; the shipped one unless given.
 
     Raises:
-        BadWeightsError: What is named explicitly cannot be loaded.
+        BadWeightsError: What is there cannot be loaded.
     """
-    chosen, absent = Instruments(), {}
+    if folder and not folder.is_dir():
+        raise BadWeightsError("is no folder", where=str(folder), hint="Name one with public networks, or none")
+    chosen, absent = Instruments(finder=HogFaces() if HogFaces.there() else None), {}
     trained = TrainedMouth(reader) if reader else shipped_reader()
     if trained:
         chosen = replace(chosen, reader=trained)
     else:
         absent["lip reader"] = "no trained reader is shipped; a simple one reads pixels"
-    if folder and not folder.is_dir():
-        raise BadWeightsError("is no folder", where=str(folder), hint="Name one with public networks, or none")
-    if folder and (folder / NETWORK).is_file() and (folder / LANDMARKS).is_file():
-        chosen = replace(chosen, faces=DlibFace(folder))
-    else:
-        absent["dlib-128"] = f"{NETWORK} and {LANDMARKS} are not there"
+    for network, (files, load) in NETWORKS.items():
+        missing = [file for file in files if not folder or not (folder / file).is_file()]
+        if folder and not missing:
+            chosen = replace(chosen, **load(folder))
+        else:
+            absent[network] = f"{', '.join(missing)} not there"
     return chosen, absent
+
+
+def _syncnet(folder: Path) -> dict[str, Any]:
+    from infinitetalk.evaluate.syncnet_network import SyncNetV2
+
+    return {"sync": SyncNetV2.read(folder / SYNCNET)}
+
+
+def _inception(folder: Path) -> dict[str, Any]:
+    from infinitetalk.evaluate.inception import Inception
+
+    return {"images": Inception.read(folder / INCEPTION)}
+
+
+def _i3d(folder: Path) -> dict[str, Any]:
+    from infinitetalk.evaluate.i3d import I3D
+
+    return {"clips": I3D.read(folder / KINETICS)}
+
+
+NETWORKS: Mapping[str, tuple[tuple[str, ...], Callable[[Path], dict[str, Any]]]] = MappingProxyType({
+    "SyncNet v2": ((SYNCNET,), _syncnet), "Inception (FID)": ((INCEPTION,), _inception), "I3D": ((KINETICS,), _i3d),
+    "dlib-128": ((LANDMARKS, NETWORK), lambda folder: {"faces": DlibFace(folder)})})
+"""Files of each network, and what it becomes."""

@@ -15,6 +15,8 @@ from infinitetalk.evaluate.clips import Case
 from infinitetalk.evaluate.measure import Details, Flags, Measure, known_rows, taken
 from infinitetalk.evaluate.mouth import MouthReader
 from infinitetalk.evaluate.sets import Instruments, Pool
+from infinitetalk.evaluate.syncnet import SyncScores, mean_of_tracks
+from infinitetalk.evaluate.tracks import score_video
 
 DISCLAIMER = ("Figures with a star are the project's own. Whatever is measured by its own extractors, or on synthetic"
               " people, is no score on HDTF, CelebV-HQ or EMTD, and belongs beside no paper's table.")
@@ -50,7 +52,7 @@ def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 
     seen = None if case.mouths is None else known_rows(case.mouths)
     pool = Pool.over(case, instruments)
     rows = [*_sync_rows(case, instruments.reader, seen), *_picture_rows(case, joins), *_motion_rows(case),
-            *_face_rows(case, instruments), *pool.rows()]
+            *_face_rows(case, instruments), *_syncnet_rows(case, instruments), *pool.rows()]
     judged = Judged(case.name, len(case.frames), 0 if seen is None else int(seen.sum()), case.rate, tuple(rows),
                   tuple(_windows(case, instruments.reader)), case.notes)
     return judged, pool
@@ -78,6 +80,30 @@ def _sync_rows(case: Case, reader: MouthReader, seen: Flags | None) -> list[Meas
                lambda: (sync().lag, sync().covered, {}), by),
         taken("Sync-D*", "distance at the best lag; 0 the same, 1.41 unrelated", of,
                lambda: (sync().distance, sync().covered, {}), by)]
+
+
+def _syncnet_rows(case: Case, instruments: Instruments) -> list[Measure]:
+    """As papers measure: face tracks at 25 frames a second, the mean over tracks."""
+    found: list[tuple[list[SyncScores], int]] = []
+
+    def scored() -> tuple[float, float, int]:
+        if instruments.sync is None or instruments.finder is None:
+            raise BadInputError("no SyncNet, or no face finder, is installed", where="Sync-C")
+        if case.speech is None:
+            raise BadInputError("there is no sound", where="Sync-C")
+        if not found:
+            found.append(score_video(instruments.sync, instruments.finder, case.frames, case.rate, case.speech))
+        tracks, frames = found[0]
+        confidence, apart, _ = mean_of_tracks([tracks])
+        return confidence, apart, frames
+
+    def one(index: int) -> tuple[float, int, Details]:
+        figures = scored()
+        return figures[index], figures[2], {"tracks": len(found[0][0])}
+
+    frames, by = len(case.frames), instruments.sync.name if instruments.sync else ""
+    return [taken("Sync-C", "confidence; higher is better", frames, lambda: one(0), by),
+            taken("Sync-D", "distance; lower is better", frames, lambda: one(1), by)]
 
 
 def _picture_rows(case: Case, joins: Sequence[int]) -> list[Measure]:

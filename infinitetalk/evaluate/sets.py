@@ -8,12 +8,14 @@ from typing import Self
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.evaluate.clips import Case
+from infinitetalk.evaluate.faces import FaceFinder
 from infinitetalk.evaluate.frechet import CLIP, ClipFeatures, Gaussian, ImageFeatures, clip_statistics, distance
 from infinitetalk.evaluate.frechet import image_statistics as images_of
 from infinitetalk.evaluate.identity import FaceEmbedder
 from infinitetalk.evaluate.measure import Details, Floats, Measure, taken
 from infinitetalk.evaluate.mouth import DarkMouth, MouthReader
 from infinitetalk.evaluate.own import Layout
+from infinitetalk.evaluate.syncnet import SyncNetwork
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Instruments:
     """Mean embedding over many people, (D,); with it, CSIM is centred, and is called CSIM*."""
     images: ImageFeatures = field(default_factory=Layout)
     clips: ClipFeatures = field(default_factory=Layout)
+    sync: SyncNetwork | None = None
+    finder: FaceFinder | None = None
+    """Of faces, where no truth says where they are, and for Sync-C."""
 
 
 Both = tuple[Gaussian, Gaussian]

@@ -159,7 +159,7 @@ def _filters(size: int, count: int = 26) -> Reals:
     return table
 
 
-def crop_boxes(faces: Floats) -> Reals:
+def crop_boxes(faces: Floats | Reals) -> Reals:
     """Squares around a track of face boxes (F, 4), in pixels and partly outside the picture: (F, 4).
 
     Half of the larger side and the centre are median-filtered over 13 frames. Above the centre lies 1 half side, below

@@ -36,6 +36,7 @@ from infinitetalk.persons import Region, assign
 from infinitetalk.pictures import AREAS, dubbing_size, fit
 from infinitetalk.plan import ChunkSize
 from infinitetalk.quant import quantise
+from infinitetalk.sampling import Progress, unwatched
 from infinitetalk.shapes import PixelShape
 from infinitetalk.shot import check_grid
 from infinitetalk.state import ChunkState
@@ -108,13 +109,15 @@ class Engine:
         self.networks, self.text, self.audio, self.persons = networks, text, audio, persons
         self._prompts: dict[str, Tensor] = {}
 
-    def dub(self, take: Take, settings: StreamSettings, state: ChunkState | None = None) -> Iterator[GeneratedChunk]:
+    def dub(self, take: Take, settings: StreamSettings, state: ChunkState | None = None, *,
+            progress: Progress = unwatched) -> Iterator[GeneratedChunk]:
         """Generate a take, chunk by chunk.
 
         Args:
             take: What is to be dubbed.
             settings: How.
             state: Of the last chunk that an earlier, cut-off call gave; None: from the beginning.
+            progress: Told after each step of a chunk how many are done, and how many the chunk has.
 
         Returns:
             The chunks that are left, each made when it is asked for; their frames together are the take's, exactly.
@@ -127,7 +130,7 @@ class Engine:
         shot = self.shot(take, settings)
         must_fit(free_memory(device), PixelShape(settings.size.frames, *take.size), transformer.config,
                  shot.audio.persons, transformer.dtype)
-        return stream(self.networks, shot, settings, state)
+        return stream(self.networks, shot, settings, state, progress=progress)
 
     def shot(self, take: Take, settings: StreamSettings) -> Shot:
         """The take as the networks see and hear it."""

@@ -18,6 +18,8 @@ SHIFTS: Mapping[str, float] = {"480": 7.0, "720": 11.0}
 """Size class → shift of the schedule without a step-distilled LoRA."""
 Velocity = Callable[[Tensor, Tensor, Pass], Tensor]
 """(x (16, T, h, w), t () in 0..1000, which conditions) → noise - data (16, T, h, w): one run of the network."""
+Progress = Callable[[int, int], None]
+"""(steps done, steps of the chunk), told after each step."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,16 @@ def preset(name: str, size: str = "480") -> Sampling:
     return replace(sized, shift=SHIFTS[size]) if sized.shift == SHIFTS["480"] else sized
 
 
+def unwatched(_done: int, _of: int) -> None:
+    """Progress that nobody looks at."""
+
+
 def denoise(
     velocity: Velocity,
     noise: Tensor,  # (16, T, h, w)
     fixed: Tensor,  # (16, Tc, h, w)
     sampling: Sampling,
-    progress: Callable[[int], None] = lambda step: None,
+    progress: Progress = unwatched,
 ) -> Tensor:
     """Turn noise into a latent whose first Tc frames are `fixed`: (16, T, h, w), in the precision of `noise`.
 
@@ -92,7 +98,7 @@ def denoise(
         noise: Float32 from a normal distribution.
         fixed: Context latents, or a latent of no frames.
         sampling: Steps, shift and guidance.
-        progress: Told how many steps are done, after each.
+        progress: Told how many steps are done and how many there are, after each.
 
     Raises:
         BadInputError: `fixed` does not fit into `noise`.
@@ -105,7 +111,7 @@ def denoise(
         for step, (t, after) in enumerate(pairwise(times), 1):
             v = mix({which: velocity(x, t, which) for which in sampling.guidance.passes})  # (16, T, h, w)
             x = hold(x - v * ((t - after) / NOISE), fixed)  # (16, T, h, w)
-            progress(step)
+            progress(step, sampling.steps)
     return x
 
 

@@ -26,7 +26,7 @@ from infinitetalk.networks import Networks
 from infinitetalk.pictures import from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, Tail, plan
 from infinitetalk.reference import Reference, Source
-from infinitetalk.sampling import Sampling, denoise
+from infinitetalk.sampling import Progress, Sampling, denoise, unwatched
 from infinitetalk.shapes import SPATIAL, latent_frames
 from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
 from infinitetalk.state import ChunkState
@@ -85,7 +85,7 @@ def seeded_noise(seed: int, chunk: int, shape: Sequence[int]) -> Tensor:
 
 def stream(
     networks: Networks, shot: Shot, settings: StreamSettings, state: ChunkState | None = None,
-    noise: Noise = seeded_noise,
+    noise: Noise = seeded_noise, *, progress: Progress = unwatched,
 ) -> Iterator[GeneratedChunk]:
     """Generate a shot, chunk by chunk.
 
@@ -95,6 +95,7 @@ def stream(
         settings: How.
         state: Where to go on; None: at the beginning.
         noise: Where chunks begin.
+        progress: Told after each step of a chunk how many are done, and how many the chunk has.
 
     Returns:
         The chunks that are left, each made when it is asked for.
@@ -105,13 +106,13 @@ def stream(
     chunks = Chunks(networks, shot, settings, noise)
     if state is not None:
         chunks.check(state)
-    return _generate(chunks, state)
+    return _generate(chunks, state, progress)
 
 
-def _generate(chunks: Chunks, state: ChunkState | None) -> Iterator[GeneratedChunk]:
+def _generate(chunks: Chunks, state: ChunkState | None, progress: Progress) -> Iterator[GeneratedChunk]:
     for span in chunks.spans[state.index if state else 0:]:
         color = state.color if state else chunks.color()
-        seen, last = chunks.collect(span, chunks.pixels(chunks.latent(span, state), color))
+        seen, last = chunks.collect(span, chunks.pixels(chunks.latent(span, state, progress), color))
         state = chunks.follow(span, last, color)
         yield GeneratedChunk(span.index, seen, state)
 
@@ -154,7 +155,7 @@ class Chunks:
         """Colours of the shot's own first picture."""
         return statistics(self._picture(0))
 
-    def latent(self, span: ChunkSpan, state: ChunkState | None) -> Tensor:
+    def latent(self, span: ChunkSpan, state: ChunkState | None, progress: Progress = unwatched) -> Tensor:
         """Denoise a chunk → (16, T, h, w) float32."""
         settings, shot, transformer = self._settings, self._shot, self._networks.transformer
         last = None if state is None or state.last_frame is None else from_uint8(state.last_frame)
@@ -177,7 +178,7 @@ class Chunks:
             v: Tensor = transformer(x[None], y[None], t[None], condition, masks, cache.of(which) if cache else None)
             return v[0]                                                          # (16, T, h, w)
 
-        return denoise(velocity, noise, fixed, settings.sampling)
+        return denoise(velocity, noise, fixed, settings.sampling, progress)
 
     def pixels(
         self,

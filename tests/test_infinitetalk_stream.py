@@ -616,3 +616,15 @@ def test_settings_without_sense_are_refused(change):
 def test_a_picture_of_another_size_is_refused():
     with pytest.raises(BadInputError, match="picture 0"):
         list(stream(networks(), make_shot(5, frame=lambda index: torch.zeros(3, 16, 16)), make_settings()))
+
+
+# --- While it runs -----------------------------------------------------------------------------------------------
+
+
+def test_every_step_of_every_chunk_is_told():
+    told: list[tuple[int, int]] = []
+    chunks = stream(networks(), make_shot(12), make_settings(sampling=GUIDED),
+                    progress=lambda done, of: told.append((done, of)))
+    for made, _ in enumerate(chunks, 1):
+        assert told == [(1, 2), (2, 2)] * made
+    assert made == 2

@@ -128,8 +128,8 @@ class Chunks:
         return {"latent": latent.transpose(0, 1), "reference": self._known(clip, place),
                 "mask": keyframe_mask(keyframes, self._frames),
                 "image": patches(clip.starts[place.reference, :1].float())[0],
-                "windows": self.heard(place, later), "mouth": _by_latent(clip.mouth[at].float()).amax(1),
-                "visemes": _by_latent(clip.visemes[at].float()).mean(1),
+                "windows": self.heard(place, later), "mouth": by_latent(clip.mouth[at].float()).amax(1),
+                "visemes": by_latent(clip.visemes[at].float()).mean(1),
                 "known": torch.tensor(self._context if place.kind == "context" else 1)}
 
     def _known(self, clip: EncodedClip, place: Place) -> Tensor:
@@ -153,6 +153,6 @@ class Chunks:
         return windows(states.__getitem__, place.start * TEMPORAL, self._frames, clip.frames - 1)[None]
 
 
-def _by_latent(values: Tensor) -> Tensor:
+def by_latent(values: Tensor) -> Tensor:
     """(F, …) → (T, 4, …): the first frame stands for four."""
     return torch.cat((values[:1].expand(TEMPORAL - 1, *values.shape[1:]), values)).unflatten(0, (-1, TEMPORAL))

@@ -55,8 +55,8 @@ def main(folder: Path) -> None:
         moved = (true - true.mean(1, keepdim=True)).square().mean(0)
         share = inside / inside.sum()
         worths.append(float((lost * share).sum()))
-        print(f"clip {index}: the mouth's movement {worths[-1]:.4f} of {float((moved * share).sum()):.4f} that moves in "
-              f"its cells; elsewhere {float(lost[inside == 0].mean()):.5f}")
+        print(f"clip {index}: the mouth's movement {worths[-1]:.4f} of {float((moved * share).sum()):.4f} that moves "
+              f"in its cells; elsewhere {float(lost[inside == 0].mean()):.5f}")
     print(f"mean {np.mean(worths):.4f}")
 
 

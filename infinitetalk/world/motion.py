@@ -125,7 +125,7 @@ def _blinks(rng: Generator, times: Times) -> Times:
 def _arms(rng: Generator, times: Times, beats: Times, framing: Framing) -> Floats:
     """Angles of `ARMS` (F, 8): hanging, or hands held up where they are seen; both beat, one more than the other."""
     idle = wander(rng, times, 1.5, 0.05, len(ARMS))
-    raised = rng.uniform(0.55, 1.0, 2) if framing == "half" else rng.uniform(0.0, 0.25, 2)
+    raised = rng.uniform(0.45, 0.85, 2) if framing == "half" else rng.uniform(0.0, 0.25, 2)
     zeal = rng.uniform(0.4, 1.1, 2) * (rng.random(2) < 0.75)
     angles = np.zeros((len(times), len(ARMS)))
     for side in range(2):
@@ -134,7 +134,7 @@ def _arms(rng: Generator, times: Times, beats: Times, framing: Framing) -> Float
         angles[:, base] = 0.10 + 0.06 * raised[side] + 0.12 * up                             # out
         angles[:, base + 1] = 0.12 * raised[side] + 0.22 * up                                # swing
         angles[:, base + 2] = 0.15 + 1.35 * raised[side] + 0.40 * up                         # bend
-        angles[:, base + 3] = 0.55 * raised[side] - 0.20 * up * raised[side]                 # in
+        angles[:, base + 3] = 0.95 * raised[side] - 0.25 * up * raised[side]                 # in
     return _f32(np.maximum(angles + idle, 0.0))
 
 

@@ -21,15 +21,15 @@ _ENGLISH: Slots = {
     "pattern": _words("N V M A. / A, N V M. / N V M P M. / W, N V M A? / we A V M P N. / my B is J P M, B is J A. / "
                       "N V M, and N V M A. / O! N V M. / O, J and J. / if N V M, N V M A."),
     "N": _words("the river / a small boat / my mother / your old friend / the next train / every bright window / our "
-                "village / a purple umbrella / the first morning / some people / the famous baker / this quiet beach / "
+                "village / a purple umbrella / the first morning / somebody / the famous baker / this quiet beach / "
                 "that young woman / the public garden / a warm pullover / her best song / the foggy mountain / my "
                 "father's pipe / the blue bottle / a simple problem / the judge / another voice / a thick feather"),
     "M": _words("a wooden bridge / the market / both maps / the whole movement / a paper box / his measured answer / "
                 "many apples / the empty room / five flowers / the harbour lamp / my favourite picture / a broad "
                 "avenue / the machine / our big garden / a bowl of soup / the power of the moon / some good advice / "
                 "these heavy shoes / the other team / a pleasant journey / butter and jam / nothing"),
-    "V": _words("moves / believes / brings / follows / opens / remembers / pushes / makes / improves / finds / wants / "
-                "covers / watches / has built / may become / will save / supports / never mixes / should avoid / keeps"),
+    "V": _words("moves / believes / brings / follows / opens / remembers / pushes / makes / improves / finds / wants "
+                "/ covers / watches / has built / may become / will save / supports / never mixes / avoids / keeps"),
     "A": _words("today / below the bridge / very well / maybe tomorrow / before breakfast / above all / by the window "
                 "/ at home / with great pleasure / this week / from time to time / in public / as usual / for free"),
     "P": _words("over / under / before / after / through / about / above / with / for / behind / beyond / beside"),

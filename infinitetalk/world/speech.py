@@ -1,21 +1,19 @@
-"""Seed → speech with the times of its phonemes, by libespeak-ng (through ctypes), in many voices and languages.
+"""Seed → speech with the times of its phonemes, by libespeak-ng (see `espeak`), in many voices and languages.
 
-The library keeps its state, noise included, from one call to the next, and that state changes even how long phonemes
-last. So every sentence comes from a library opened anew (0.3 ms) under one lock: the same words in the same voice are
-then the same samples, whatever was said before, in any process.
+The same words in the same voice are the same samples, whatever was said before, in any process and thread.
 """
 
 from __future__ import annotations
 
-import ctypes
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -23,7 +21,7 @@ from scipy.signal import resample_poly
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.world.scene import Floats, Phoneme
-from infinitetalk.world.sentences import LANGUAGES, sentence
+from infinitetalk.world.sentences import sentence
 
 RATE = 16_000
 """Samples per second of what is returned."""
@@ -43,17 +41,19 @@ ACCENTS = MappingProxyType({"en": ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-
                             "fr": ("fr", "fr-be", "fr-ch"), "de": ("de",), "it": ("it",)})
 """espeak's names of what people speak in each language."""
 MALE: MappingProxyType[Split, tuple[str, ...]] = MappingProxyType(
-    {"train": tuple("m1 m2 m3 m5 m6 m8 klatt2 klatt4 Lee Andy Storm quincy rob paul michel miguel antonio max".split()),
-     "test": tuple("m4 m7 Denis victor travis".split())})
+    {"train": ("m1", "m2", "m3", "m5", "m6", "m8", "klatt2", "klatt4", "Lee", "Andy", "Storm", "quincy", "rob", "paul",
+               "michel", "miguel", "antonio", "max"),
+     "test": ("m4", "m7", "Denis", "victor", "travis")})
 """espeak's variants, which are the timbres of a voice; nobody of the one list is heard in the other."""
 FEMALE: MappingProxyType[Split, tuple[str, ...]] = MappingProxyType(
-    {"train": tuple("f1 f2 f4 Alicia Andrea anika belinda linda steph".split()),
-     "test": tuple("f3 f5 Annie aunty".split())})
+    {"train": ("f1", "f2", "f4", "Alicia", "Andrea", "anika", "belinda", "linda", "steph"),
+     "test": ("f3", "f5", "Annie", "aunty")})
 
-_LOCK = threading.Lock()
-_AUDIO_RETRIEVAL, _PHONEME_EVENTS, _IPA = 2, 1, 2
-_UTF8, _POSITION_CHARACTER, _PHONEME, _LAST = 1, 1, 7, 0
-_SPEED, _PITCH, _PITCH_RANGE = 1, 3, 4
+PROGRAM = Path(__file__).with_name("espeak.py")
+PATIENCE, TRIES = 60, 3
+"""Seconds for a call of the program, and how often it is called: opening the library, too, may wait for ever."""
+SPEED, PITCH, PITCH_RANGE = "1", "3", "4"
+"""espeak's numbers of these parameters."""
 
 
 @dataclass(frozen=True)
@@ -124,21 +124,26 @@ def converse(rng: Generator, voices: Sequence[Voice], seconds: float) -> list[Sp
     gains = rng.uniform(0.6, 1.4, len(voices))
     turn, time = int(rng.integers(len(voices))), float(rng.uniform(0.0, 0.35))
     while time < seconds:
-        said = say(sentence(rng, voices[turn].language), voices[turn])
-        tracks[turn].append((time, said))
-        time += len(said.audio) / RATE + float(rng.choice([rng.uniform(0.08, 0.5), rng.uniform(0.5, 1.2)], p=[0.8, 0.2]))
-        turn = (turn + int(rng.random() < 0.6)) % len(voices)
+        turns = [turn := (turn + int(rng.random() < 0.6)) % len(voices) for _ in range(1 + round((seconds - time) / 2))]
+        said = say([(sentence(rng, voices[one].language), voices[one]) for one in turns])
+        for speaker, words in zip(turns, said, strict=True):
+            if time < seconds:
+                tracks[speaker].append((time, words))
+            pause = rng.uniform(0.08, 0.5) if rng.random() < 0.8 else rng.uniform(0.5, 1.2)
+            time += len(words.audio) / RATE + float(pause)
     return [_joined(track, seconds, float(gain)) for track, gain in zip(tracks, gains, strict=True)]
 
 
-def say(text: str, voice: Voice) -> Speech:
-    """One sentence, at `LOUDNESS`, without silence after it.
+def say(sentences: Sequence[tuple[str, Voice]]) -> list[Speech]:
+    """Sentences, each at `LOUDNESS`, without silence after it.
 
     Raises:
-        BadInputError: libespeak-ng or the voice is missing, or there is nothing to say.
+        BadInputError: libespeak-ng or a voice is missing, or there is nothing to say.
     """
-    with _LOCK, _library() as library:
-        said = _spoken(library, text, voice)
+    return [_speech(said, text, voice) for said, (text, voice) in zip(_spoken(sentences), sentences, strict=True)]
+
+
+def _speech(said: _Said, text: str, voice: Voice) -> Speech:
     phonemes, end = _timed(said.events, len(said.audio) / said.rate)
     if not phonemes:
         raise BadInputError(f"nothing can be spoken in {text!r}", where=voice.accent, hint="Give words of its language")
@@ -190,108 +195,46 @@ def _stresses(phonemes: Sequence[Phoneme], spelt: Sequence[str]) -> tuple[float,
                  if spelt[block.b + i].startswith(STRESS) and VOWELS & set(plain[block.b + i]))
 
 
-# -- the library ------------------------------------------------------------------------------------------------------
+# -- the program ------------------------------------------------------------------------------------------------------
 
 
-class _Id(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
-class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h."""
-
-    _fields_ = (("type", ctypes.c_int), ("unique", ctypes.c_uint), ("text_position", ctypes.c_int),
-                ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
-                ("user", ctypes.c_void_p), ("id", _Id))
-
-
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-
-
-class _Library(NamedTuple):
-    call: Any
-    rate: int
-
-
-@contextmanager
-def _library() -> Iterator[_Library]:
-    """libespeak-ng as it is before its first call; the lock is held by the caller."""
-    import _ctypes  # noqa: PLC2701 ctypes opens libraries, and has no other way to close them
-
-    try:
-        call = ctypes.CDLL(LIBRARY)
-    except OSError as error:
-        raise BadInputError("is missing", where=LIBRARY, hint=INSTALL) from error
-    try:
-        ctypes.CDLL(None).srand(1)  # up to 1.51 its noise is the C library's
-        rate = call.espeak_Initialize(_AUDIO_RETRIEVAL, 0, None, _PHONEME_EVENTS | _IPA)
-        if rate <= 0:
-            raise BadInputError("does not find its voices", where=LIBRARY, hint=INSTALL)
-        yield _Library(call, rate)
-        call.espeak_Terminate()
-    finally:
-        _ctypes.dlclose(call._handle)
-
-
-def _spoken(library: _Library, text: str, voice: Voice) -> _Said:
-    blocks: list[Floats] = []
-    events: list[tuple[float, str]] = []
-    heard = _listener(blocks, events, library.rate)
-    library.call.espeak_SetSynthCallback(heard)
-    _choose(library.call, voice)
-    data = text.encode()
-    library.call.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, _POSITION_CHARACTER, 0, _UTF8, None, None)
-    audio = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    return _Said(audio, library.rate, events, _spelt(library.call, data))
-
-
-def _listener(blocks: list[Floats], events: list[tuple[float, str]], rate: int) -> Any:
-    """A callback that collects sound and phonemes; the caller keeps it alive."""
-
-    def heard(samples: Any, count: int, event: Any) -> int:
-        if samples and count > 0:
-            blocks.append((np.ctypeslib.as_array(samples, (count,)) / 32768).astype(np.float32))
-        i = 0
-        while event[i].type != _LAST:
-            if event[i].type == _PHONEME:
-                sound = event[i].id.string.decode("utf-8", "ignore").lstrip(STRESS + LESSER_STRESS)
-                events.append((event[i].sample / rate, sound))
-            i += 1
-        return 0
-
-    callback: Callable[..., int] = _CALLBACK(heard)
-    return callback
-
-
-def _choose(call: Any, voice: Voice) -> None:
-    """Set the voice; a variant that is missing would silently be the accent's usual voice.
+def _spoken(sentences: Sequence[tuple[str, Voice]]) -> list[_Said]:
+    """What the program answers.
 
     Raises:
-        BadInputError: There is no such accent or variant.
+        BadInputError: libespeak-ng or a voice is missing, or it crashes.
     """
-    call.espeak_Info.restype = ctypes.c_char_p
-    folder = ctypes.c_char_p()
-    call.espeak_Info(ctypes.byref(folder))
-    found = (Path((folder.value or b"").decode()) / "voices" / "!v" / voice.variant).is_file()
-    if not found or call.espeak_SetVoiceByName(f"{voice.accent}+{voice.variant}".encode()):
-        raise BadInputError(f"has no voice {voice.accent}+{voice.variant}", where=LIBRARY,
-                            hint="Install espeak-ng 1.51 or later, with all its voices")
-    for parameter, value in ((_SPEED, voice.speed), (_PITCH, voice.pitch), (_PITCH_RANGE, voice.melody)):
-        call.espeak_SetParameter(parameter, value, 0)
+    asked = [{"text": text, "voice": voice.accent, "variant": voice.variant,
+              "parameters": {SPEED: voice.speed, PITCH: voice.pitch, PITCH_RANGE: voice.melody}}
+             for text, voice in sentences]
+    rest = _answers("".join(json.dumps(one) + "\n" for one in asked).encode())
+    said = []
+    for _, voice in sentences:
+        line, _, rest = rest.partition(b"\n")
+        head = json.loads(line or b'{"error": "crash"}')
+        if "error" in head:
+            raise _refused(head["error"], voice)
+        samples, rest = rest[: 2 * head["samples"]], rest[2 * head["samples"]:]
+        events = [(sample / head["rate"], sound.lstrip(STRESS + LESSER_STRESS)) for sample, sound in head["events"]]
+        said.append(_Said((np.frombuffer(samples, np.int16) / 32768).astype(np.float32), head["rate"], events,
+                          head["spelt"]))
+    return said
 
 
-def _spelt(call: Any, data: bytes) -> list[str]:
-    """The phonemes of a text with marks of stress, clause after clause."""
-    call.espeak_TextToPhonemes.restype = ctypes.c_char_p
-    buffer = ctypes.create_string_buffer(data)
-    rest = ctypes.c_void_p(ctypes.addressof(buffer))
-    sounds: list[str] = []
-    while rest.value:
-        clause = call.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA | ord("_") << 8)
-        sounds += (clause or b"").decode().replace(" ", "_").split("_")
-    return [sound for sound in sounds if sound]
+def _answers(asked: bytes) -> bytes:
+    for _ in range(TRIES):
+        try:
+            return subprocess.run([sys.executable, "-I", "-S", str(PROGRAM), LIBRARY], input=asked, check=False,
+                                  stdout=subprocess.PIPE, timeout=PATIENCE).stdout
+        except subprocess.TimeoutExpired:
+            continue
+    raise BadInputError(f"did not answer in {TRIES * PATIENCE} seconds", where=LIBRARY, hint="Try again")
 
 
-def languages() -> tuple[str, ...]:
-    """What can be spoken here."""
-    return tuple(name for name in ACCENTS if name in LANGUAGES)
+def _refused(reason: str, voice: Voice) -> BadInputError:
+    if reason == "missing":
+        return BadInputError("is missing, or does not find its voices", where=LIBRARY, hint=INSTALL)
+    if reason == "voice":
+        return BadInputError(f"has no voice {voice.accent}+{voice.variant}", where=LIBRARY,
+                             hint="Install espeak-ng 1.51 or later, with all its voices")
+    return BadInputError(f"crashed as {voice.accent}+{voice.variant}", where=LIBRARY, hint="Give another voice")

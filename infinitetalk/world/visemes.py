@@ -66,7 +66,7 @@ SHAPES = _table()
 
 def frame_times(frames: int, rate: float) -> NDArray[np.float64]:
     """The moment that each frame shows: the middle of its time on the screen, in seconds (F,)."""
-    return (np.arange(frames) + 0.5) / rate
+    return np.asarray((np.arange(frames) + 0.5) / rate, np.float64)
 
 
 def visemes(phonemes: Sequence[Phoneme], stresses: Sequence[float], times: NDArray[np.float64],
@@ -90,7 +90,7 @@ def visemes(phonemes: Sequence[Phoneme], stresses: Sequence[float], times: NDArr
     mouth = _closed(mouth, closed)
     grid = np.arange(steps) / GRID
     out = np.stack([np.interp(times, grid, channel) for channel in mouth.T], axis=1)
-    return np.clip(out, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(out, 0, 1), np.float32)
 
 
 def _painted(phonemes: Sequence[Phoneme], stresses: Sequence[float], steps: int) -> tuple[Floats, NDArray[np.bool_]]:

@@ -104,6 +104,21 @@ def test_what_was_not_given_is_said(drawn: Path, call: Call) -> None:
     assert any("no driving track" in note for note in told["videos"][0]["notes"])
 
 
+def test_long_videos_are_told_in_windows(tmp_path: Path, call: Call) -> None:
+    clip = faults.draw(8, frames=150)
+    write(tmp_path / "source.mkv", clip.frames, 5)
+    write(tmp_path / "made.mkv", faults.drifting(clip, 0.1).frames, 5)
+    code, told = call(tmp_path / "made.mkv", "--source", tmp_path / "source.mkv")
+    windows = told["videos"][0]["windows"]
+    assert code == 0
+    assert [row["seconds"] for row in windows] == [10, 20, 30]
+    for name in ("Lab distance", "FID"):
+        own = [row[name] for row in windows]
+        assert own == sorted(own)
+        assert own[2] > windows[2][f"{name}, up to here"] > own[0]
+        assert told["per_minute"][name]["mean"] > 0
+
+
 def test_a_folder_counts_what_it_leaves_out(drawn: Path, call: Call, tmp_path: Path) -> None:
     made, sources = tmp_path / "made", tmp_path / "sources"
     for folder, name in ((made, "made.mkv"), (sources, "source.mkv")):

@@ -88,11 +88,14 @@ def slope(figure: Figure, lengths: Sequence[int], rate: float, seconds: float = 
     Raises:
         BadInputError: No video has two windows that can be measured.
     """
-    slopes = []
     rows = windows(lengths, rate, seconds)
-    for video in range(len(lengths)):
-        own = np.array([_of(figure, [span]) for spans in rows for span in spans if span.video == video])
-        at = (np.arange(len(own)) + 0.5) * seconds / 60
-        known = np.isfinite(own)
-        slopes.append(float(np.polyfit(at[known], own[known], 1)[0]) if known.sum() > 1 else float("nan"))
-    return interval(np.array(slopes), seed)
+    own = [[_of(figure, [span]) for spans in rows for span in spans if span.video == video]
+           for video in range(len(lengths))]
+    return interval(np.array([per_minute(one, seconds) for one in own]), seed)
+
+
+def per_minute(own: Sequence[float], seconds: float = SECONDS) -> float:
+    """Least-squares slope of consecutive windows' figures; NaN with fewer than two that are known."""
+    values = np.asarray(own, np.float64)
+    at, known = (np.arange(len(values)) + 0.5) * seconds / 60, np.isfinite(values)
+    return float(np.polyfit(at[known], values[known], 1)[0]) if known.sum() > 1 else float("nan")

@@ -12,6 +12,7 @@ from infinitetalk.errors import BadInputError
 from infinitetalk.evaluate import identity, long_form, motion, mouth, picture
 from infinitetalk.evaluate.bootstrap import Interval, interval
 from infinitetalk.evaluate.clips import Case
+from infinitetalk.evaluate.frechet import Gaussian, ImageFeatures, distance
 from infinitetalk.evaluate.measure import Details, Flags, Measure, known_rows, taken
 from infinitetalk.evaluate.mouth import MouthReader
 from infinitetalk.evaluate.sets import Instruments, Pool
@@ -20,6 +21,7 @@ from infinitetalk.evaluate.tracks import score_video
 
 DISCLAIMER = ("Figures with a star are the project's own. Whatever is measured by its own extractors, or on synthetic"
               " people, is no score on HDTF, CelebV-HQ or EMTD, and belongs beside no paper's table.")
+UP_TO = ", up to here"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 
     rows = [*_sync_rows(case, instruments.reader, seen), *_picture_rows(case, joins), *_motion_rows(case),
             *_face_rows(case, instruments), *_syncnet_rows(case, instruments), *pool.rows()]
     judged = Judged(case.name, len(case.frames), 0 if seen is None else int(seen.sum()), case.rate, tuple(rows),
-                  tuple(_windows(case, instruments.reader)), case.notes)
+                  tuple(_windows(case, instruments.reader, instruments.images)), case.notes)
     return judged, pool
 
 
@@ -175,8 +177,8 @@ def _face_rows(case: Case, instruments: Instruments) -> list[Measure]:
                    lambda: (like().distance, like().covered, {f"share ≤ {identity.SAME_PERSON}": like().near}), by)]
 
 
-def _windows(case: Case, reader: MouthReader) -> list[dict[str, float | None]]:
-    """Sync-C*, colour and drift of each ten seconds, and of everything up to there."""
+def _windows(case: Case, reader: MouthReader, images: ImageFeatures) -> list[dict[str, float | None]]:
+    """Sync-C*, colour, drift and FID of each ten seconds, and of everything up to there."""
     lengths, rate = [len(case.frames)], case.rate
     first = case.frames[0] if case.references is None else case.references[0]
     figures: dict[str, long_form.Figure] = {
@@ -190,11 +192,16 @@ def _windows(case: Case, reader: MouthReader) -> list[dict[str, float | None]]:
             return mouth.sync(read[part], track[part], seen[part]).confidence
 
         figures["Sync-C*"] = sync
+    if case.source is not None and lengths[0] >= rate * long_form.SECONDS:
+        made, known = (np.concatenate([images.of_images(video[at:at + 64]) for at in range(0, len(video), 64)])
+                       for video in (case.frames, case.source))
+        figures["FID"] = lambda spans: distance(*(Gaussian.over(whole[one.start:one.end] for one in spans)
+                                                  for whole in (made, known)))
     rows: dict[float, dict[str, float | None]] = {}
     for name, figure in figures.items():
         for window in long_form.long_form(figure, lengths, rate):
             row = rows.setdefault(window.seconds, {"seconds": window.seconds})
-            row[f"{name}, up to here"], row[name] = _plain(window.cumulative), _plain(window.own)
+            row[f"{name}{UP_TO}"], row[name] = _plain(window.cumulative), _plain(window.own)
     return list(rows.values())
 
 
@@ -216,6 +223,8 @@ class Summary:
     """FID and FVD of all clips together."""
     skipped: dict[str, str]
     """Why, by name."""
+    slopes: dict[str, Interval]
+    """By figure: change per minute of the ten-second windows, over clips that have two of them."""
 
 
 def summarise(judged: Sequence[Judged], pool: Pool, skipped: dict[str, str], seed: int = 0) -> Summary:
@@ -229,13 +238,26 @@ def summarise(judged: Sequence[Judged], pool: Pool, skipped: dict[str, str], see
                                 np.nan) for video in judged])
         if np.isfinite(values).any():
             means[name] = interval(values, seed)
-    return Summary(tuple(judged), means, tuple(pooled), skipped)
+    return Summary(tuple(judged), means, tuple(pooled), skipped, _slopes(judged, seed))
+
+
+def _slopes(judged: Sequence[Judged], seed: int) -> dict[str, Interval]:
+    names = dict.fromkeys(name for video in judged for row in video.windows for name in row
+                          if name != "seconds" and not name.endswith(UP_TO))
+    found = {}
+    for name in names:
+        values = np.array([long_form.per_minute([np.nan if (value := row.get(name)) is None else value
+                                                 for row in video.windows]) for video in judged])
+        if np.isfinite(values).any():
+            found[name] = interval(values, seed)
+    return found
 
 
 def as_data(summary: Summary) -> dict[str, Any]:
     """What JSON can hold."""
     return {"videos": [asdict(one) for one in summary.judged],
             "means": {name: one._asdict() for name, one in summary.means.items()},
+            "per_minute": {name: one._asdict() for name, one in summary.slopes.items()},
             "pooled": [asdict(one) for one in summary.pooled], "skipped": summary.skipped, "note": DISCLAIMER}
 
 
@@ -248,6 +270,8 @@ def as_markdown(summary: Summary) -> str:
         lines += ["", "| figure | mean | 95 % interval | clips |", "|---|---|---|---|"]
         lines += [f"| {name} | {one.mean:.4g} | {one.low:.4g} … {one.high:.4g} | {one.clips} of "
                   f"{one.clips + one.left_out} |" for name, one in summary.means.items()]
+        lines += [f"| {name}, change per minute | {one.mean:.4g} | {one.low:.4g} … {one.high:.4g} | {one.clips} of "
+                  f"{one.clips + one.left_out} |" for name, one in summary.slopes.items()]
         lines += [f"| {one.name} (all clips) | {shown(one)} | – | {one.covered} |" for one in summary.pooled]
     for video in summary.judged:
         lines += ["", f"## {video.name}", "", f"{video.frames} frames at {video.rate:g} a second, {video.with_mouth} "

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from infinitetalk.errors import BadInputError, BadWeightsError
+from infinitetalk.evaluate.arcface import IResNet, aligned
 from infinitetalk.evaluate.i3d import I3DNetwork, same
 from infinitetalk.evaluate.inception import InceptionV3
 from infinitetalk.evaluate.loading import COUNTER, load
 from infinitetalk.evaluate.public import SYNCNET, TrainedMouth, instruments
+from infinitetalk.evaluate.s3fd import S3FD, S3FDNetwork, suppressed
 from infinitetalk.evaluate.syncnet_network import SyncNet, SyncNetV2
 from infinitetalk.evaluate.tracks import follow, lone, overlap, score_video
 
@@ -23,6 +25,8 @@ from infinitetalk.evaluate.tracks import follow, lone, overlap, score_video
     (SyncNet, 13_631_616, 102, ("netcnnaud.0.weight", "netfcaud.3.bias", "netcnnlip.19.running_var")),
     (InceptionV3, 23_850_960, 566, ("Conv2d_1a_3x3.bn.weight", "Mixed_6e.branch7x7dbl_5.conv.weight",
                                     "Mixed_7c.branch3x3dbl_3b.bn.running_mean", "fc.weight")),
+    (S3FDNetwork, 22_459_110, 65, ("vgg.33.weight", "L2Norm5_3.weight", "extras.3.bias", "conf.0.bias")),
+    (IResNet, 65_156_160, 925, ("layer3.29.prelu.weight", "layer4.0.downsample.1.weight", "fc.weight")),
     (I3DNetwork, 12_697_264, 344, ("Conv3d_1a_7x7.conv3d.weight", "Mixed_4f.b2b.bn.bias", "logits.conv3d.bias"))])
 def test_networks_have_the_published_sizes(build: Any, parameters: int, entries: int, names: tuple[str, ...]) -> None:
     with torch.device("meta"):
@@ -84,6 +88,36 @@ def test_a_trained_reader_reads_visemes_where_boxes_are(tmp_path: Path) -> None:
     boxes[2] = np.nan
     assert np.isfinite(reader.read(frames, boxes)).all()
     assert (reader.read(frames, np.full_like(boxes, np.nan)) == 0).all()
+
+
+def test_s3fd_puts_boxes_where_it_is_sure() -> None:
+    """With heads that always say "a face, right here", one box a place is left, of that layer's size."""
+    torch.manual_seed(2)
+    network = S3FDNetwork().eval()
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if name.startswith(("loc", "conf", "L2Norm")):
+                value.zero_()
+        network.conf[3].bias.copy_(torch.tensor([0.0, 9.0]))
+    found = S3FD(network).all_in(np.zeros((128, 128, 3), np.uint8))
+    sides = found[:, 2:] - found[:, :2]
+    assert len(found)
+    assert sides == pytest.approx(128)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40]])
+    assert suppressed(boxes, torch.tensor([0.5, 0.9, 0.7])).tolist() == [1, 2]
+
+
+def test_faces_are_laid_out_by_their_eyes() -> None:
+    y, x = np.mgrid[0:120, 0:160]
+    frame = np.zeros((120, 160, 3), np.uint8)
+    eyes = np.array([[60.0, 50], [90, 60]])
+    for left, top in eyes:
+        frame[(x - left) ** 2 + (y - top) ** 2 < 9] = 255
+    bright = aligned(frame, eyes)[..., 0] > 128
+    rows, columns = np.nonzero(bright)
+    assert rows.mean() == pytest.approx(51.6, abs=1)
+    assert columns[columns < 56].mean() == pytest.approx(38.3, abs=1)
+    assert columns[columns > 56].mean() == pytest.approx(73.5, abs=1)
 
 
 # -- tracks -----------------------------------------------------------------------------------------------------------

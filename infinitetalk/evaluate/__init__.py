@@ -10,7 +10,8 @@ With ground truth, on the synthetic world or on any video beside its source (a s
 As the papers measure, on what a network sees (the network is plugged in; `public.py` tells which are there):
 
     frechet.py     FID and FVD; inception.py, i3d.py: the published networks
-    syncnet.py     Sync-C and Sync-D; tracks.py: the faces they are taken of; syncnet_network.py: the published network
+    syncnet.py     Sync-C and Sync-D; tracks.py: the faces they are taken of; syncnet_network.py, s3fd.py: the networks
+    arcface.py     what CSIM is taken of
 
 Around them: `own.py` (extractors that need no weights, named as the project's own), `faces.py` (finders), `loading.py`
 (weights), `long_form.py` (windows of ten seconds), `bootstrap.py` (intervals), `clips.py` (files), `sets.py` (figures

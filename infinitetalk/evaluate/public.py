@@ -19,6 +19,7 @@ from infinitetalk.evaluate.mouth import MouthReader
 from infinitetalk.evaluate.sets import Instruments
 
 SYNCNET, INCEPTION, KINETICS = "syncnet_v2.model", "pt_inception-2015-12-05-6726825d.pth", "i3d_pretrained_400.pt"
+FACES, ARCFACE = "sfd_face.pth", "backbone.pth"
 READER = "reader.safetensors"
 
 
@@ -105,7 +106,20 @@ def _i3d(folder: Path) -> dict[str, Any]:
     return {"clips": I3D.read(folder / KINETICS)}
 
 
+def _s3fd(folder: Path) -> dict[str, Any]:
+    from infinitetalk.evaluate.s3fd import S3FD
+
+    return {"finder": S3FD.read(folder / FACES)}
+
+
+def _arcface(folder: Path) -> dict[str, Any]:
+    from infinitetalk.evaluate.arcface import ArcFace
+
+    return {"faces": ArcFace.read(folder / ARCFACE)}
+
+
 NETWORKS: Mapping[str, tuple[tuple[str, ...], Callable[[Path], dict[str, Any]]]] = MappingProxyType({
     "SyncNet v2": ((SYNCNET,), _syncnet), "Inception (FID)": ((INCEPTION,), _inception), "I3D": ((KINETICS,), _i3d),
-    "dlib-128": ((LANDMARKS, NETWORK), lambda folder: {"faces": DlibFace(folder)})})
-"""Files of each network, and what it becomes."""
+    "dlib-128": ((LANDMARKS, NETWORK), lambda folder: {"faces": DlibFace(folder)}),
+    "S3FD": ((FACES,), _s3fd), "ArcFace": ((ARCFACE, LANDMARKS), _arcface)})
+"""Files of each network, and what it becomes; where two do the same, the later one is taken."""

@@ -125,6 +125,7 @@ class Engine:
         Raises:
             BadInputError: The take, or the state, cannot be used; nothing was generated.
             TooLargeError: Its chunks do not fit into the device's memory.
+            BadResultError: While a chunk is made: a network gave numbers that are not finite.
         """
         transformer, device = self.networks.transformer, self.networks.device
         shot = self.shot(take, settings)
@@ -196,8 +197,9 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
     Raises:
         BadWeightsError: A file is absent, damaged, or of another network.
         TooLargeError: It would not fit; said before anything is loaded.
-        BadInputError: An unknown profile or back end.
+        BadInputError: An unknown device, profile or back end.
     """
+    _check_device(device)
     for absent in files.missing()[:1]:
         raise BadWeightsError(f"the {absent.what} is not there", where=str(absent.place), hint=PULL)
     backend = choose_attention(attention, device)
@@ -222,6 +224,17 @@ def load(files: Files, *, device: torch.device | str = "cpu", dtype: torch.dtype
     networks = Networks(transformer, load_codec(files, device=device), load_vision(files, half, device))
     text = load_text(files, dtype, device if residence.text_resident else "cpu")
     return Engine(networks, text, load_audio(files), persons=files.persons)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise BadInputError(f"{str(device)[:40]!r} is no device", where="device",
+                            hint="Give cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        raise BadInputError(f"there is no {chosen}: torch finds {count} CUDA GPUs", where="device",
+                            hint="Give another, or install the driver, or a torch that is built for it")
 
 
 def _companions(files: Files) -> Companions:

@@ -3,7 +3,8 @@
     InfiniteTalkError
     ├── BadInputError      audio, picture, box, prompt, state or argument that cannot be used; nothing was computed
     ├── BadWeightsError    a file of weights is absent, damaged, or not the network it should be
-    └── TooLargeError      it would not fit into this machine's memory; nothing was allocated
+    ├── TooLargeError      it would not fit into this machine's memory; nothing was allocated
+    └── BadResultError     a network gave what is no picture; what was made before stands
 """
 
 from __future__ import annotations
@@ -38,3 +39,7 @@ class BadWeightsError(InfiniteTalkError):
 
 class TooLargeError(InfiniteTalkError):
     """The job needs more memory than there is."""
+
+
+class BadResultError(InfiniteTalkError):
+    """A network gave numbers that are no picture."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from infinitetalk.color import ColorStats, statistics, transfer
 from infinitetalk.conditioning import Conditioner
-from infinitetalk.errors import BadInputError
+from infinitetalk.errors import BadInputError, BadResultError
 from infinitetalk.guidance import Pass
 from infinitetalk.networks import Networks
 from infinitetalk.pictures import from_uint8, to_uint8
@@ -102,6 +102,7 @@ def stream(
 
     Raises:
         BadInputError: The shot cannot be generated so, or the state is not its own; nothing was computed.
+        BadResultError: While a chunk is made: a network gave numbers that are not finite.
     """
     chunks = Chunks(networks, shot, settings, noise)
     if state is not None:
@@ -156,7 +157,11 @@ class Chunks:
         return statistics(self._picture(0))
 
     def latent(self, span: ChunkSpan, state: ChunkState | None, progress: Progress = unwatched) -> Tensor:
-        """Denoise a chunk → (16, T, h, w) float32."""
+        """Denoise a chunk → (16, T, h, w) float32.
+
+        Raises:
+            BadResultError: It is not finite.
+        """
         settings, shot, transformer = self._settings, self._shot, self._networks.transformer
         last = None if state is None or state.last_frame is None else from_uint8(state.last_frame)
         keyframes = settings.reference.keyframes(span, self._picture, last)
@@ -166,7 +171,7 @@ class Chunks:
         carried = state.context if state and settings.reference.carries else None
         fixed = y[-LATENT_CHANNELS:, :1] if carried is None else carried.to(y)   # (16, Tc, h, w)
         if fixed.shape[1] == span.latents:
-            return fixed  # nothing is left to denoise: a shot of one frame is its reference
+            return finite(fixed, span)  # nothing is left to denoise: a shot of one frame is its reference
         conditions = self._conditioner.conditions(
             settings.sampling.guidance.passes, keyframes[0], shot.audio.windows(span.start, span.frames))
         noise = self._noise(shot.seed, span.index, (LATENT_CHANNELS, *y.shape[1:])).to(y)    # (16, T, h, w)
@@ -178,7 +183,7 @@ class Chunks:
             v: Tensor = transformer(x[None], y[None], t[None], condition, masks, cache.of(which) if cache else None)
             return v[0]                                                          # (16, T, h, w)
 
-        return denoise(velocity, noise, fixed, settings.sampling, progress)
+        return finite(denoise(velocity, noise, fixed, settings.sampling, progress), span)
 
     def pixels(
         self,
@@ -194,7 +199,11 @@ class Chunks:
         span: ChunkSpan,
         pieces: Iterable[Tensor],  # of (3, f, H, W)
     ) -> tuple[NDArray[np.uint8], Tensor]:
-        """What leaves and what stays: new frames of the shot (F, H, W, 3), and the last ones made (3, ·, H, W)."""
+        """What leaves and what stays: new frames of the shot (F, H, W, 3), and the last ones made (3, ·, H, W).
+
+        Raises:
+            BadResultError: The last ones are not finite.
+        """
         wanted, done = min(span.frames, self._shot.frames - span.start), 0
         seen = np.empty((wanted, *self._shot.size, 3), np.uint8)
         last: Tensor | None = None
@@ -207,7 +216,7 @@ class Chunks:
                 break  # the shot ends here: what follows would be thrown away
         if last is None:
             raise BadInputError("nothing came out of the codec", where=f"chunk {span.index}")
-        return seen[span.context:], last
+        return seen[span.context:], finite(last, span)
 
     def follow(
         self,
@@ -230,6 +239,21 @@ class Chunks:
             raise BadInputError(f"picture {index} has shape {tuple(picture.shape)}", where="shot",
                                 hint=f"Give (3, {self._shot.size[0]}, {self._shot.size[1]})")
         return picture
+
+
+def finite(
+    made: Tensor,  # of any shape
+    span: ChunkSpan,
+) -> Tensor:
+    """What was made of a chunk, once it is certain that it is numbers: as bytes, all else would be black.
+
+    Raises:
+        BadResultError: It is not.
+    """
+    if not torch.isfinite(made).all():
+        raise BadResultError("the network gave numbers that are not finite", where=f"chunk {span.index}",
+                             hint="Verify the weights with `infinidub models verify`; with fp8, use bf16 instead")
+    return made
 
 
 def fingerprint(shot: Shot, settings: StreamSettings) -> bytes:

@@ -444,6 +444,19 @@ class TestInfiniteTalk:
             list(tiny_infinitetalk().generate(shot_of(5), None, 0))
         assert caught.value.retryable
 
+    def test_a_network_that_gives_no_numbers_fails_its_shot(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        generator = tiny_infinitetalk()
+        transformer = generator._engine(distilled=False).networks.transformer
+        transformer.head.head.bias.data.fill_(float("nan"))
+        with pytest.raises(EngineError, match=r"chunk 0.*not finite.*models verify"):
+            list(generator.generate(shot_of(5), None, 0))
+
+    @pytest.mark.parametrize("device", ["potato", "cuda:99"])
+    def test_a_device_that_there_is_not_is_named(self, device: str) -> None:
+        home = EngineHome(weights=tiny_folder, threads=1, device=device)
+        with pytest.raises((InputError, SetupError), match=device):
+            list(InfiniteTalk(EngineRef(name="infinitetalk"), home).generate(shot_of(5), None, 0))
+
     def test_what_makes_other_pictures_enters_the_recipe_and_nothing_else_does(self) -> None:
         def ref(**options: Scalar) -> EngineRef:
             return describe("generator", "infinitetalk", options, lambda name: {"file": "0" * 64})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from infinitetalk.color import ColorStats, statistics
 from infinitetalk.conditioning import keyframe_mask
-from infinitetalk.errors import BadInputError
+from infinitetalk.errors import BadInputError, BadResultError
 from infinitetalk.guidance import Apg, Guidance
 from infinitetalk.inputs import published_box
 from infinitetalk.networks import Networks
@@ -628,3 +629,28 @@ def test_every_step_of_every_chunk_is_told():
     for made, _ in enumerate(chunks, 1):
         assert told == [(1, 2), (2, 2)] * made
     assert made == 2
+
+
+class BrokenCodec(LinearCodec):
+    """Loses its numbers at one end, as a codec does whose weights are damaged."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self._end = end
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().encode(pixels) * (torch.nan if self._end == "encoder" else 1)
+
+    def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
+        return (piece * (torch.nan if self._end == "decoder" else 1) for piece in super().decode(latent))
+
+
+@pytest.mark.parametrize(("broken", "frames"), [
+    ("transformer", 12), ("encoder", 1), ("encoder", 12), ("decoder", 1), ("decoder", 12)])
+def test_a_network_that_gives_no_numbers_makes_no_black_film(broken, frames):
+    nets = replace(networks(), codec=BrokenCodec(broken))
+    if broken == "transformer":
+        nets = replace(nets, transformer=copy.deepcopy(nets.transformer))
+        nets.transformer.head.head.bias.data[3] = torch.inf
+    with pytest.raises(BadResultError, match=r"chunk 0: .* not finite.*models verify.*bf16"):
+        next(stream(nets, make_shot(frames), make_settings()))

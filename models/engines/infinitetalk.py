@@ -102,7 +102,10 @@ class InfiniteTalk(Adapter):
 
     @classmethod
     def required_weights(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Base, overlay, companions, speech encoder; and the LoRA where one is set."""
+        """Base, overlay, companions, speech encoder; and the LoRA where one is set.
+
+        Setting `lora` changes every recipe of this generator, those of profiles that run without it too.
+        """
         read = read_options(InfiniteTalkOptions, "infinitetalk", options)
         base, overlay = f"wan-i2v-{read.size}p", "multi" if read.weights.endswith("-multi") else "single"
         return (base, "wan-companions", f"infinitetalk-{overlay}", "chinese-wav2vec2-base",
@@ -159,7 +162,7 @@ class InfiniteTalk(Adapter):
         Raises:
             InputError: The state belongs to another shot, or something of the request cannot be used.
             SetupError: The weights are damaged, or need more memory than there is.
-            EngineError: The GPU's memory was full.
+            EngineError: The GPU's memory was full, or the network gave numbers that are not finite.
         """
         from infinitetalk.state import ChunkState
 
@@ -239,12 +242,14 @@ class InfiniteTalk(Adapter):
 @contextmanager
 def told() -> Iterator[None]:
     """Errors of the engine as those of the house."""
-    from infinitetalk.errors import BadInputError, InfiniteTalkError
+    from infinitetalk.errors import BadInputError, BadResultError, InfiniteTalkError
 
     try:
         yield
     except BadInputError as error:
         raise InputError(error.what, where=error.where, hint=error.hint) from error
+    except BadResultError as error:
+        raise EngineError(error.what, where=error.where, hint=error.hint) from error
     except InfiniteTalkError as error:
         raise SetupError(error.what, where=error.where, hint=error.hint) from error
     except RuntimeError as error:

@@ -29,6 +29,8 @@ WAVES = (("grey", 0, 0, 0), ("grey", 0, 0, 1), ("grey", 0, 1, 0), ("grey", 0, 1,
          ("grey", 0, 2, 0), ("grey", 0, 1, 2), ("grey", 0, 2, 1), ("grey", 0, 0, 3), ("grey", 0, 3, 0),
          ("grey", 1, 0, 0), ("grey", 1, 0, 1), ("grey", 1, 1, 0), ("blue", 0, 0, 0), ("red", 0, 0, 0), ("red", 0, 1, 0))
 """Colour and number of half waves in time, down and across, of each latent channel at the beginning of training."""
+GROUPS = 4
+"""Of channels, which are normalised together, each frame by itself."""
 NEAR_IDENTITY = 0.2
 """By how much a residual block's last weights begin smaller."""
 SPAN = 8
@@ -36,27 +38,38 @@ SPAN = 8
 
 
 class Residual(nn.Module):  # type: ignore[misc]
-    """Two convolutions beside the identity."""
+    """Two convolutions beside the identity, each after a normalisation: without it, they hardly learn."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, seen: int | None = None) -> None:
+        """Begin near the identity.
+
+        Args:
+            channels: In and out.
+            seen: Channels that the first convolution sees; None: those that come in.
+        """
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        seen = seen or channels
+        self.before = nn.GroupNorm(GROUPS, seen)
+        self.first = nn.Conv2d(seen, channels, 3, padding=1)
+        self.between = nn.GroupNorm(GROUPS, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
         """Add what the convolutions find."""
-        return functional.relu(x + self.second(functional.relu(self.first(x))))
+        return x + self.found(x)
+
+    def found(self, x: Tensor) -> Tensor:  # (B, seen, H, W) → (B, C, H, W)
+        """What the convolutions find."""
+        return self.second(functional.silu(self.between(self.first(functional.silu(self.before(x))))))
 
 
-class Mix(nn.Module):  # type: ignore[misc]
+class Mix(Residual):
     """A residual block over a latent frame and the one before it."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        super().__init__(channels, 2 * channels)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,  # (B, T, C, h, w)
         before: Tensor | None,  # (B, C, h, w)
@@ -64,8 +77,7 @@ class Mix(nn.Module):  # type: ignore[misc]
         """Mix → the same shape, and the memory for what comes next; no memory is the beginning of a clip."""
         start = torch.zeros_like(x[:, :1]) if before is None else before[:, None]  # (B, 1, C, h, w)
         pairs = torch.cat((torch.cat((start, x[:, :-1]), 1), x), 2)  # (B, T, 2C, h, w)
-        found = self.second(functional.relu(self.first(_folded(pairs))))  # (B·T, C, h, w)
-        return functional.relu(x + found.unflatten(0, x.shape[:2])), x[:, -1]
+        return x + self.found(_folded(pairs)).unflatten(0, x.shape[:2]), x[:, -1]
 
 
 class Encoder(nn.Module):  # type: ignore[misc]
@@ -237,7 +249,7 @@ def _begun(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(module.bias)
-    elif isinstance(module, (Residual, Mix)):
+    elif isinstance(module, Residual):
         with torch.no_grad():
             module.second.weight.mul_(NEAR_IDENTITY)
 

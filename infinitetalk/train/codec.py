@@ -27,7 +27,7 @@ from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
 
 RECIPE = Recipe(steps=6000, rate=2e-3, batch=6, decay=0.0, ema=0.995)
 SOFT = 0.2
-"""Error of a difference between neighbours below which its square counts."""
+"""Error below which its square counts."""
 MEASURED = 64
 """Clips by which latents are normalised."""
 
@@ -162,19 +162,22 @@ def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighi
 
 
 def compared(back: Tensor, pixels: Tensor, weight: Tensor, gradient: float) -> Tensor:
-    """Weighted mean of absolute errors of pixels, and of differences between neighbours (B, F, 3, H, W).
+    """Weighted mean of errors of pixels, and of differences between neighbours (B, F, 3, H, W).
 
-    Small errors of differences are squared: taken as they are, no difference at all is what training ends in.
+    Small errors are squared, large ones taken as they are: of absolute errors alone, flat areas are learnt and little
+    else.
     """
     error = back - pixels
-    total = (error.abs() * weight).mean()
+    total = _softened(error, weight)
     for axis in (1, 3, 4):
         if error.shape[axis] > 1:
-            near = weight.narrow(axis, 1, weight.shape[axis] - 1)
-            off = error.diff(dim=axis)
-            total = total + gradient * (functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="none",
-                                                                  beta=SOFT) * near).mean()
+            total = total + gradient * _softened(error.diff(dim=axis), weight.narrow(axis, 1, weight.shape[axis] - 1))
     return total
+
+
+def _softened(error: Tensor, weight: Tensor) -> Tensor:
+    sizes = functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=SOFT)
+    return (sizes * weight).mean()
 
 
 def _example(rng: Generator, clips: Sequence[TalkingClip], frames: int) -> tuple[Tensor, Tensor]:

@@ -27,13 +27,13 @@ WEIGHTS = "reader.safetensors"
 RECIPE = Recipe(steps=3000, rate=2e-3, batch=64, decay=0.05)
 SIDE = 32
 """Pixels of a crop."""
-MARGIN = 1.5
+MARGIN = 1.3
 """Side of a crop over the larger side of a clip's median box."""
 CALM = 5
 """Frames over which a box's place is averaged."""
 SHIFT, ZOOM = 0.08, 0.12
 """Shares of its side by which a crop is moved and scaled while the reader trains, at most."""
-WIDTHS = (24, 48, 64, 96)
+WIDTHS, GROUPS = (24, 48, 64, 96), 4
 
 
 class Reader(nn.Module):  # type: ignore[misc]
@@ -44,6 +44,7 @@ class Reader(nn.Module):  # type: ignore[misc]
         ends = zip((3, *WIDTHS), WIDTHS, strict=False)
         self.layers = nn.ModuleList(nn.Conv2d(into, out, 3, stride=1 + (index > 0), padding=1)
                                     for index, (into, out) in enumerate(ends))
+        self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, width) for width in WIDTHS)
         self.hidden = nn.Linear(WIDTHS[-1] * (SIDE // 8) ** 2, 96)
         self.out = nn.Linear(96, len(CHANNELS))
 
@@ -63,10 +64,10 @@ class Reader(nn.Module):  # type: ignore[misc]
         self,
         crops: Tensor,  # (B, 3, 32, 32) in [0, 1]
     ) -> Tensor:  # (B, 11)
-        """Visemes; the crop's mean colour tells nothing."""
-        x = 4 * (crops - crops.mean((2, 3), keepdim=True))
-        for layer in self.layers:
-            x = functional.relu(layer(x))
+        """Visemes; the crop's mean colour and its contrast tell nothing."""
+        x = (crops - crops.mean((2, 3), keepdim=True)) / (crops.std((1, 2, 3), keepdim=True) + 0.02)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = functional.relu(norm(layer(x)))
         return self.out(functional.relu(self.hidden(x.flatten(1))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +42,7 @@ def train_codec(data: Data, out: Folder, size: Size = "lite", minutes: Minutes =
 
         config = _begun(out, size, out / "codec", resume)
         prepared = prepare(data, out / "clips", config.side)
+        _name_skipped(prepared.skipped)
         losses = _Losses()
         piece = train(config, Clips(out / "clips", "train"), out, minutes, device=device, told=losses)
     return _ended("codec", piece, out, as_json, skipped=len(prepared.skipped), **losses.last())
@@ -78,6 +79,7 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
             raise InputError(f"{heard!r} cannot be heard", where="--audio", hint="Take speech or truth")
         config = _begun(out, size, out / "run", resume)
         taught = lessons(data, out, config)
+        _name_skipped(taught.skipped)
         recipe = DitRecipe()
         recipe = replace(recipe, flow=replace(recipe.flow, visemes=visemes),
                          draw=replace(recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
@@ -101,6 +103,12 @@ def _begun(out: Path, size: str, run: Path, resume: bool) -> SmallConfig:
     out.mkdir(parents=True, exist_ok=True)
     PRESETS[size].save(out)
     return PRESETS[size]
+
+
+def _name_skipped(skipped: Mapping[str, str]) -> None:
+    """One line for each clip that cannot be used."""
+    for name, why in skipped.items():
+        stderr.print(f"{name} skipped: {why}", highlight=False, soft_wrap=True)
 
 
 class _Losses:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from infinitetalk.errors import BadWeightsError
+from infinitetalk.weights import listed
 
 NOTHING = r"(?!)"
 """Pattern that no name fits."""
-SHOWN = 6
-"""Names that an error lists of each kind."""
 HINT = "Fetch the file again, or name the file that belongs to this network."
 
 
@@ -62,12 +61,11 @@ def fill(
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     sources = {name: source(name) for name in shapes}
     wanted = {each.name for each in sources.values()}
-    faults = {"missing": sorted(wanted - set(state)),
-              "unknown": sorted(name for name in set(state) - wanted if not re.fullmatch(ignored, name)),
-              "of another shape": _misshapen(shapes, sources, state)}
-    if any(faults.values()):
-        raise BadWeightsError("; ".join(_listed(kind, names) for kind, names in faults.items() if names),
-                              where=where, hint=HINT)
+    faults = listed(missing=sorted(wanted - set(state)),
+                    unknown=sorted(name for name in set(state) - wanted if not re.fullmatch(ignored, name)),
+                    misshapen=_misshapen(shapes, sources, state))
+    if faults:
+        raise BadWeightsError(faults, where=where, hint=HINT)
     # Copied, since what is mapped from a file would follow the file; once each, since some are used twice.
     moved = {name: state[name].to(device=device, dtype=dtype, copy=True) for name in wanted}
     network.load_state_dict({name: _piece(moved[each.name], each).reshape(shapes[name])
@@ -96,18 +94,13 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[first:]
 
 
-def _listed(kind: str, names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{rest}"
-
-
 def size(state: Mapping[str, Tensor], name: str, axis: int, where: str) -> int:
     """Length of an axis of a published tensor, from which a network's width follows."""
     if name not in state:
-        raise BadWeightsError(f"1 missing: {name}", where=where, hint=HINT)
+        raise BadWeightsError(listed(missing=[name]), where=where, hint=HINT)
     shape = list(state[name].shape)
     if len(shape) <= axis or not shape[axis]:
-        raise BadWeightsError(f"1 of another shape: {name} {shape}", where=where, hint=HINT)
+        raise BadWeightsError(listed(misshapen=[f"{name} {shape}"]), where=where, hint=HINT)
     return int(shape[axis])
 
 
@@ -115,5 +108,5 @@ def count(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
     """How many numbered layers there are: one more than the highest number behind `prefix`."""
     numbers = [int(found[1]) for name in state if (found := re.match(re.escape(prefix) + r"\.(\d+)\.", name))]
     if not numbers:
-        raise BadWeightsError(f"1 missing: {prefix}.0", where=where, hint=HINT)
+        raise BadWeightsError(listed(missing=[f"{prefix}.0"]), where=where, hint=HINT)
     return 1 + max(numbers)

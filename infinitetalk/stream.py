@@ -31,8 +31,8 @@ from infinitetalk.shapes import SPATIAL, latent_frames
 from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
 from infinitetalk.state import ChunkState
 
-__all__ = ["Audio", "Chunks", "Embeddings", "GeneratedChunk", "Noise", "Shot", "StreamSettings", "fingerprint",
-           "seeded_noise", "stream"]
+__all__ = ["Audio", "Chunks", "Embeddings", "GeneratedChunk", "Noise", "Progress", "Shot", "StreamSettings",
+           "fingerprint", "seeded_noise", "stream", "unwatched"]
 
 LATENT_CHANNELS = 16
 Noise = Callable[[int, int, Sequence[int]], Tensor]

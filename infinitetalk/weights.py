@@ -67,7 +67,7 @@ def diffusers_to_original(name: str) -> str:
 
 def _rename(name: str, top: Mapping[str, str], block: Mapping[str, str]) -> str:
     at, table, rest = "", top, name
-    if name.startswith("blocks."):
+    if name.startswith("blocks.") and name.count(".") > 1:
         _, layer, rest = name.split(".", 2)
         at, table = f"blocks.{layer}.", block
     if rest in table:  # a parameter of its own, such as `modulation`
@@ -148,7 +148,9 @@ def load_torch(file: Path) -> dict[str, Tensor]:
         raise BadWeightsError("is damaged, or holds more than tensors and was not run", where=str(file),
                               hint="Take weights from their publisher, best as safetensors") from error
     except DAMAGE as error:
-        raise BadWeightsError(f"is damaged or no torch file ({error})", where=str(file), hint=AGAIN) from error
+        known = error.strerror if isinstance(error, OSError) else ""  # torch's own words are a paragraph on its inside
+        raise BadWeightsError("is damaged or no torch file" + (f" ({known})" if known else ""), where=str(file),
+                              hint=AGAIN) from error
     inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not (isinstance(inner, dict) and inner and all(
             isinstance(name, str) and isinstance(value, Tensor) for name, value in inner.items())):
@@ -195,22 +197,31 @@ def assemble(network: Network, stored: Mapping[str, StoredTensor], dtype: torch.
 def _must_match(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]) -> None:
     wrong = {name: f"{name} {tensor.shape} should be {wanted[name]}" for name, tensor in stored.items()
              if name in wanted and tensor.shape != wanted[name]}
-    told = [_listed("missing", [name for name in wanted if name not in stored]),
-            _listed("unknown", [name for name in stored if name not in wanted]),
-            _listed("of another shape", list(wrong.values()))]
-    if any(told):
+    told = listed(missing=[name for name in wanted if name not in stored],
+                  unknown=[name for name in stored if name not in wanted], misshapen=list(wrong.values()))
+    if told:
         suspects = {stored[name].file for name in stored if name in wrong or name not in wanted}
         files = sorted(suspects or {tensor.file for tensor in stored.values()})
-        raise BadWeightsError("; ".join(filter(None, told)), where=", ".join(map(str, files)),
+        raise BadWeightsError(told, where=", ".join(map(str, files)),
                               hint="These files do not make up the network together: check which base and which "
                                    "overlay they are of")
 
 
-def _listed(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
+def listed(*, missing: Sequence[str] = (), unknown: Sequence[str] = (), misshapen: Sequence[str] = ()) -> str:
+    """What keeps tensors from being a network's, in one clause; '' where nothing does.
+
+    Args:
+        missing: Names that the network has and the file has not.
+        unknown: Names that the file has and the network has not.
+        misshapen: Name and both shapes of those that both have.
+    """
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
+    return "; ".join(_counted(kind, names) for kind, names in kinds.items() if names)
+
+
+def _counted(kind: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {what}: {', '.join(names[:NAMED])}{more}"
+    return f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {kind}: {', '.join(names[:NAMED])}{more}"
 
 
 def _placed(tensor: StoredTensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:

@@ -542,7 +542,7 @@ def test_the_public_networks_have_as_many_parameters_as_their_files(tokenizer: P
 @pytest.mark.parametrize("kind", LOADS)
 def test_an_unknown_tensor_is_named(kind: str, tokenizer: Path) -> None:
     shapes, load = LOADS[kind]
-    with pytest.raises(BadWeightsError, match=r"1 unknown: encoder\.lora_up\.weight"):
+    with pytest.raises(BadWeightsError, match=r"1 tensor is unknown: encoder\.lora_up\.weight"):
         load(weights(shapes, 0) | {"encoder.lora_up.weight": torch.zeros(1)}, tokenizer)
 
 

@@ -28,6 +28,7 @@ Utterances = Annotated[int, typer.Option(help="How many utterances the speech en
 Start = Annotated[Path | None, typer.Option("--start", metavar="FILE", show_default=False,
                                             help="Weights of a transformer to begin with.")]
 Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on visemes; 0: none.")]
+Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 16 suits a CPU, 256 a GPU.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
                                                     "hears, to prove everything behind it.")]
 Sampler = Annotated[str, typer.Option(help="How references are drawn: M0, M1, M2 or M3.")]
@@ -63,7 +64,7 @@ def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resu
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
-              heard: Heard = "speech", as_json: Json = False) -> int:
+              heard: Heard = "speech", batch: Batch = 16, as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace
@@ -81,7 +82,7 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         taught = lessons(data, out, config)
         _name_skipped(taught.skipped)
         recipe = DitRecipe()
-        recipe = replace(recipe, flow=replace(recipe.flow, visemes=visemes),
+        recipe = replace(recipe, run=replace(recipe.run, batch=batch), flow=replace(recipe.flow, visemes=visemes),
                          draw=replace(recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
         piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,

@@ -42,9 +42,9 @@ class DitRecipe:
                                                        ema=0.999))
     flow: FlowSettings = field(default_factory=FlowSettings)
     draw: DrawSettings = field(default_factory=DrawSettings)
-    watched: int = 250
+    watched: int = 100
     """Steps between looks at the audio gap."""
-    shown: int = 1000
+    shown: int = 500
     """Steps between sheets."""
     probes: int = 24
     """Held-out chunks that the gap is taken on."""

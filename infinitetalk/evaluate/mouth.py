@@ -87,9 +87,9 @@ def _matched(seen: Reals, track: Reals) -> tuple[Reals, Reals]:
         raise BadInputError(f"shapes {seen.shape} and {track.shape} are no series", where="Sync-C*",
                             hint="Give (frames, channels)")
     if seen.shape[1] == 1 and track.shape[1] == len(CHANNELS):
-        track = opening(track)
+        track = finite(opening(track), "driving track")
     if track.shape[1] == 1 and seen.shape[1] == len(CHANNELS):
-        seen = opening(seen)
+        seen = finite(opening(seen), "mouth seen")
     if seen.shape[1] != track.shape[1]:
         raise BadInputError(f"{seen.shape[1]} and {track.shape[1]} channels cannot be compared", where="Sync-C*")
     frames = min(len(seen), len(track))
@@ -106,11 +106,11 @@ def _correlation(seen: Reals, track: Reals, good: Flags, lag: int, weights: Real
     return float(np.where(scale > 0, (a * b).sum(0) / np.maximum(scale, 1e-30), 0) @ weights)
 
 
-def opening(visemes: Floats | Reals) -> Reals:
+def opening(visemes: Floats | Reals) -> Floats:
     """How far lips are parted by weights of CHANNELS: (F, 11) → (F, 1)."""
     weights = np.array([OPENING.get(name, 0.0) for name in CHANNELS])
     parted: Reals = np.maximum(np.asarray(visemes, np.float64) @ weights, 0)
-    return parted[:, None]
+    return parted[:, None].astype(np.float32)
 
 
 def loudness(samples: Floats, frames: int, rate: float) -> Floats:

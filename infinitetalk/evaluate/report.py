@@ -18,6 +18,7 @@ from infinitetalk.evaluate.mouth import MouthReader
 from infinitetalk.evaluate.sets import Instruments, Pool
 from infinitetalk.evaluate.syncnet import SyncScores, mean_of_tracks
 from infinitetalk.evaluate.tracks import score_video
+from infinitetalk.world.scene import CHANNELS
 
 DISCLAIMER = ("Figures with a star are the project's own. Whatever is measured by its own extractors, or on synthetic"
               " people, is no score on HDTF, CelebV-HQ or EMTD, and belongs beside no paper's table.")
@@ -62,6 +63,7 @@ def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 
 
 def _sync_rows(case: Case, reader: MouthReader, seen: Flags | None) -> list[Measure]:
     found: list[mouth.Sync] = []
+    details: Details = {}
 
     def sync() -> mouth.Sync:
         if not found:
@@ -69,7 +71,10 @@ def _sync_rows(case: Case, reader: MouthReader, seen: Flags | None) -> list[Meas
                 raise BadInputError("nobody knows where the mouth is", where="Sync-C*")
             if case.track is None:
                 raise BadInputError("there is no driving track", where="Sync-C*")
-            found.append(mouth.sync(reader.read(case.frames, case.mouths), case.track, seen))
+            read = reader.read(case.frames, case.mouths)
+            found.append(mouth.sync(read, case.track, seen))
+            if read.shape[1] == case.track.shape[1] == len(CHANNELS):
+                details["of opening"] = mouth.sync(mouth.opening(read), mouth.opening(case.track), seen).at_zero
         return found[0]
 
     of, by = len(case.frames), f"{reader.name}; {case.heard_by or 'no track'}; mouths: {case.found_by or 'unknown'}"
@@ -77,7 +82,7 @@ def _sync_rows(case: Case, reader: MouthReader, seen: Flags | None) -> list[Meas
         taken("Sync-C*", "best − median correlation over lags ±10; higher is better", of,
                lambda: (sync().confidence, sync().covered, {"best": sync().best}), by),
         taken("r at lag 0", "correlation as picture and sound lie", of,
-               lambda: (sync().at_zero, sync().covered, {}), by),
+               lambda: (sync().at_zero, sync().covered, details), by),
         taken("lag*", "frames at the best correlation; below 0 the picture is late", of,
                lambda: (sync().lag, sync().covered, {}), by),
         taken("Sync-D*", "distance at the best lag; 0 the same, 1.41 unrelated", of,
@@ -201,12 +206,9 @@ def _windows(case: Case, reader: MouthReader, images: ImageFeatures) -> list[dic
     for name, figure in figures.items():
         for window in long_form.long_form(figure, lengths, rate):
             row = rows.setdefault(window.seconds, {"seconds": window.seconds})
-            row[f"{name}{UP_TO}"], row[name] = _plain(window.cumulative), _plain(window.own)
+            row[f"{name}{UP_TO}"], row[name] = (
+                float(one) if np.isfinite(one) else None for one in (window.cumulative, window.own))
     return list(rows.values())
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 # -- many videos ------------------------------------------------------------------------------------------------------
@@ -284,12 +286,10 @@ def as_markdown(summary: Summary) -> str:
 
 
 def _window_lines(video: Judged) -> list[str]:
-    if not video.windows:
-        return []
-    names = list(video.windows[0])
-    cells = (["–" if (value := row.get(name)) is None else f"{value:.3g}" for name in names] for row in video.windows)
-    return ["", "In windows of ten seconds:", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names),
-            *(f"| {' | '.join(row)} |" for row in cells)]
+    names = list(video.windows[0]) if video.windows else []
+    cells = [["–" if (value := row.get(name)) is None else f"{value:.3g}" for name in names] for row in video.windows]
+    head = ["", "In windows of ten seconds:", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    return [*head, *(f"| {' | '.join(row)} |" for row in cells)] if names else []
 
 
 def shown(one: Measure) -> str:

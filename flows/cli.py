@@ -1,7 +1,7 @@
 """`infinidub`: parses the command line, and turns errors into one line and an exit code.
 
 Exit codes: 0 ok · 2 usage or bad input · 3 a quality gate failed · 4 some episodes failed · 5 infrastructure, retry
-later · 130 stopped by the user · 1 a fault of this program. With `--json`, on every verb, the last line of stdout is
+later · 130 stopped · 1 a fault of this program. With `--json`, on every verb, the last line of stdout is
 one JSON object, and nothing else is there.
 """
 
@@ -41,7 +41,7 @@ GROUPS = {"models": "Weights of the engines: list, pull, verify.", "shard": "Wha
 
 
 class StoppedError(Exception):
-    """Ctrl-C, past Typer, which would print a word of its own."""
+    """Ctrl-C or SIGTERM, past Typer, which would print a word of its own; a verb may add what was kept."""
 
 
 def _stoppable(verb: Any) -> Callable[..., int]:
@@ -49,8 +49,8 @@ def _stoppable(verb: Any) -> Callable[..., int]:
     def run(*args: Any, **options: Any) -> int:
         try:
             return int(verb(*args, **options))
-        except KeyboardInterrupt:
-            raise StoppedError from None
+        except KeyboardInterrupt as error:
+            raise StoppedError(*error.args) from None
 
     return run
 
@@ -103,9 +103,10 @@ def run_command(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _fail(error, as_json)
-    except (StoppedError, KeyboardInterrupt):
-        stderr.print("stopped; run the same command again to go on", soft_wrap=True)
-        return _as_json({"class": "Stopped", "message": "stopped by the user"}, STOPPED, as_json)
+    except (StoppedError, KeyboardInterrupt) as error:
+        hint = str(error) or "run the same command again to go on"
+        stderr.print(f"stopped; {hint}", soft_wrap=True)
+        return _as_json({"class": "Stopped", "message": "stopped", "hint": hint}, STOPPED, as_json)
     except BrokenPipeError:  # the reader of a pipe had enough
         sys.stdout = None  # type: ignore[assignment]
         return 0

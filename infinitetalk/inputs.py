@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ FULL_SCALE = 0.99
 """Eight bits end there."""
 FLAT = 3
 """Samples in a row at full scale that are no peak any more, but a cut-off one."""
+SILENT = 1e-4
+"""Loudest sample (of 1) below which nobody is heard: three steps of 16 bits, which is no more than dither."""
 MOST_CLIPPED = 0.05
 """Share of samples that may be cut off. Speech reaches it when it is recorded 11 to 16 dB too loud (pauses included,
 peaks 18 to 23 dB above the mean); loud modern music lies below a tenth of it."""
@@ -56,6 +59,8 @@ class SoundCheck:
         self.where = where
         self.seconds = Fraction(0)
         """Seen so far."""
+        self.peak = 0.0
+        """The loudest sample so far."""
         self._samples = self._clipped = 0
 
     def look(self, block: NDArray[np.float32], rate: int) -> None:
@@ -71,8 +76,9 @@ class SoundCheck:
             raise BadInputError("holds values that are no numbers (NaN or infinite)", where=self.where,
                                 hint="Export it again, e.g. as 16-bit WAV")
         self.seconds += Fraction(block.shape[1], rate)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
         self._samples += block.size
-        self._clipped += sum(_cut_off(channel) for channel in block)
+        self._clipped += sum(_runs_cut_off(channel) for channel in block)
 
     def verdict(self) -> None:
         """Refuse what has no samples, or too many that are cut off.
@@ -88,12 +94,31 @@ class SoundCheck:
                                 hint="Record or export it at a lower level")
 
 
-def _cut_off(channel: NDArray[np.float32]) -> int:
+def _runs_cut_off(channel: NDArray[np.float32]) -> int:
     """Samples of (n,) that lie in runs of at least `FLAT` at full scale."""
     loud = np.concatenate(([False], np.abs(channel) >= FULL_SCALE, [False]))
     begins, ends = np.flatnonzero(loud[1:] & ~loud[:-1]), np.flatnonzero(loud[:-1] & ~loud[1:])
     runs = ends - begins
     return int(runs[runs >= FLAT].sum())
+
+
+def cut_off(path: Path) -> float:
+    """Share of a WAV's sound that its header promises and the file lacks; 0 for all other files.
+
+    FFmpeg reads such a file to where it ends, without a word. Sizes of 0 and 2³²-1 are of recorders that never came to
+    tell.
+    """
+    with path.open("rb") as file:
+        kind, _, form = file.read(4), file.read(4), file.read(4)
+        if (kind, form) != (b"RIFF", b"WAVE"):
+            return 0.0
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                there = path.stat().st_size - file.tell()
+                return max(0.0, 1 - there / size) if 0 < size < 2**32 - 1 else 0.0
+            file.seek(size + size % 2, 1)
+    return 0.0
 
 
 def frames_in(seconds: Fraction, rate: Fraction, where: str) -> int:
@@ -231,6 +256,18 @@ def _not_empty(box: Box, where: str) -> Box:
     if box[2] < 1 or box[3] < 1:
         raise BadInputError(f"a box of {box[2]}×{box[3]} pixels", where=where, hint="Give it at least one pixel")
     return box
+
+
+def check_apart(boxes: Sequence[Box], where: str) -> None:
+    """Refuse a box that is given twice: nobody could be told from the other.
+
+    Raises:
+        BadInputError: So it is.
+    """
+    twice = next((box for index, box in enumerate(boxes) if box in boxes[:index]), None)
+    if twice:
+        raise BadInputError(f"the box {','.join(map(str, twice))} is given twice", where=where,
+                            hint="Give each person a box of their own")
 
 
 def check_box(box: Box, width: int, height: int, where: str) -> None:

@@ -125,6 +125,24 @@ class PictureReader:
                                 hint="Export it again with one size throughout")
         return self._upright(self._shown)
 
+    def count(self) -> int:
+        """How many pictures there are, by the time stamps: up to the last one's, and none is decoded."""
+        last = None
+        with suppress(BadInputError):  # a container without index
+            last = self._last(near_end=True)
+        last = self._last(near_end=False) if last is None else last
+        seconds = (max(last or 0, self._first) - self._first) * Fraction(self._stream.time_base)
+        return int(seconds * self.rate + Fraction(1, 2)) + 1
+
+    def _last(self, *, near_end: bool) -> int | None:
+        """The last time stamp, in the stream's units; `near_end`: None where no index leads there."""
+        with reading(self.path) as container:
+            stream = _picture_stream(container, self.path)
+            if near_end:
+                container.seek((container.start_time or 0) + (container.duration or 0), backward=True)
+            return max((packet.pts for packet in container.demux(stream)
+                        if packet.pts is not None and not packet.is_discard), default=None)
+
     def _go(self, time: Fraction) -> None:
         """Decode until the picture on screen at `time` is shown."""
         if not self._seconds(self._shown) <= time <= self._seconds(self._shown) + FAR_SECONDS:

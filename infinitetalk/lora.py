@@ -9,14 +9,14 @@ Without X.alpha the factor alpha/rank is 1. The published implementation leaves 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from infinitetalk.errors import BadInputError, BadWeightsError
-from infinitetalk.weights import diffusers_to_original
+from infinitetalk.weights import StoredTensor, diffusers_to_original
 
 PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.")
 """What trainers write before the names of modules."""
@@ -87,7 +87,39 @@ def merge_lora(
     return tuple(sorted({original_name(change.target, tensors) for change in changes}))
 
 
-def original_name(name: str, tensors: Mapping[str, Tensor]) -> str:
+def check_header(lora: Mapping[str, StoredTensor], network: Mapping[str, StoredTensor], where: str) -> None:
+    """Check by names and shapes alone, before anything is loaded, that a LoRA is one of this network.
+
+    Raises:
+        BadWeightsError: It is not.
+    """
+    if not lora:
+        raise BadWeightsError("there is nothing in it", where=where, hint="Give another file")
+    wrong: dict[str, list[str]] = {}
+    for name, tensor in lora.items():
+        ending = next((ending for ending in KINDS if name.endswith(f".{ending}")), "")
+        what = _fault(name.removesuffix(f".{ending}"), KINDS.get(ending, ""), tensor.shape, network)
+        if what:
+            wrong.setdefault(what, []).append(name)
+    for what, names in wrong.items():
+        raise _bad(names, what, lora=where)
+
+
+def _fault(module: str, kind: str, shape: Sequence[int], network: Mapping[str, StoredTensor]) -> str:
+    """What is wrong with a part of a LoRA; empty: nothing."""
+    if not kind:
+        return "is no part of a LoRA that can be merged"
+    if kind == "alpha":
+        return ""
+    target = original_name(f"{module}.{'weight' if kind in ('up', 'down') else kind}", network)
+    if target not in network:
+        return "is not in the network"
+    there = network[target].shape
+    fits = {"up": shape[:1] == there[:1], "down": math.prod(shape[1:]) == math.prod(there[1:])}
+    return "" if fits.get(kind, tuple(shape) == tuple(there)) else "has another shape in the network"
+
+
+def original_name(name: str, tensors: Collection[str]) -> str:
     """A tensor's name without prefix, and translated from diffusers' where the network does not know it as it is."""
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
@@ -135,6 +167,7 @@ def _check(found: Sequence[tuple[Change, Tensor | None]]) -> None:
         raise _bad(misshapen, "has another shape in the network")
 
 
-def _bad(names: Sequence[str], what: str, hint: str = "Give a LoRA of Wan 2.1 image-to-video 14B") -> BadWeightsError:
+def _bad(names: Sequence[str], what: str, hint: str = "Give a LoRA of Wan 2.1 image-to-video 14B",
+         lora: str = "lora") -> BadWeightsError:
     more = f" (and {len(names) - 5} more)" if len(names) > 5 else ""
-    return BadWeightsError(what + more, where="lora: " + ", ".join(names[:5]), hint=hint)
+    return BadWeightsError(what + more, where=f"{lora}: {', '.join(names[:5])}", hint=hint)

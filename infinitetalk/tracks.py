@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infinitetalk.audio import SAMPLE_RATE, normalise_loudness
 from infinitetalk.errors import BadInputError
-from infinitetalk.inputs import SoundCheck
+from infinitetalk.inputs import SILENT, SoundCheck, cut_off
 from infinitetalk.io import sound, sound_length
 
 MOST_SECONDS = 4 * 3600
@@ -34,6 +34,13 @@ class Track:
     lead: Fraction
     """Seconds of silence before it."""
     seconds: Fraction
+    warnings: tuple[str, ...] = ()
+    """What is odd about it, and no reason to refuse it."""
+
+    @property
+    def end(self) -> Fraction:
+        """Seconds until it is over, the silence before it included."""
+        return self.lead + self.seconds
 
 
 def read_tracks(paths: Sequence[Path | None], order: Order, most: Fraction | None) -> tuple[Track, ...]:
@@ -73,7 +80,16 @@ def _hear(path: Path, most: Fraction | None) -> Track:
                             hint="Dub it in parts, or bound the frames")
     told = sound_length(path)
     seconds = told if told and 0 < check.seconds - told < LEAD else check.seconds
-    return Track(path, normalise_loudness(np.concatenate(blocks)), Fraction(0), seconds)
+    return Track(path, normalise_loudness(np.concatenate(blocks)), Fraction(0), seconds, tuple(_odd(path, check.peak)))
+
+
+def _odd(path: Path, peak: float) -> Iterator[str]:
+    """What is odd about a track whose loudest sample is `peak`."""
+    if peak < SILENT:
+        yield f"{path}: is silent throughout: the mouth stays shut"
+    lost = cut_off(path)
+    if lost:
+        yield f"{path}: ends too early: {lost:.0%} of the sound that its header promises is not in the file"
 
 
 def fitted(track: Track, length: int) -> NDArray[np.float32]:

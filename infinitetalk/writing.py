@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import av
@@ -72,6 +73,24 @@ def _writing(path: Path) -> Iterator[Any]:
                             hint="See that its folder is there and the disk has space") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """See that a file of this name can be written, by writing one beside it that is gone at once.
+
+    Raises:
+        BadInputError: It cannot.
+    """
+    hint = "Name a file in a folder that you may write to"
+    if path.is_dir():
+        raise BadInputError("is a folder", where=str(path), hint=hint)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInputError(f"cannot be written ({(error.strerror or str(error)).lower()})", where=str(path),
+                            hint=hint) from error
 
 
 def write_chunk(path: Path, frames: NDArray[np.uint8], rate: Fraction, crf: int = 16) -> None:

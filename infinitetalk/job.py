@@ -7,12 +7,12 @@ and called again with the same folder, it goes on after the last chunk. (`job_fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from infinitetalk.audio import SAMPLE_RATE
 from infinitetalk.engine import Engine, Speaker, Take
 from infinitetalk.errors import BadInputError
 from infinitetalk.inputs import (
+    check_apart,
     check_box,
     check_prompt,
     check_size,
@@ -29,10 +30,12 @@ from infinitetalk.inputs import (
     read_image,
 )
 from infinitetalk.io import PictureReader
-from infinitetalk.persons import Box
+from infinitetalk.kept import Kept
+from infinitetalk.persons import Box, assign
 from infinitetalk.pictures import AREAS, GRID, Which, bucket, dubbing_size
 from infinitetalk.plan import plan
-from infinitetalk.state import ChunkState
+from infinitetalk.sampling import Progress as Steps
+from infinitetalk.sampling import unwatched
 from infinitetalk.stream import StreamSettings
 from infinitetalk.tracks import MOST_SECONDS, Order, Track, fitted, read_tracks
 from infinitetalk.writing import SOUND_RATE, Tap, join, write_chunk
@@ -41,8 +44,12 @@ STILL_RATE = Fraction(25)
 """Frames per second made of a still picture: what the network was trained at."""
 MOST_RATE = 30
 """Frames per second that are generated at most; a faster video is divided by a whole number."""
-CHUNK = "{:05d}.mp4"
-STATE, IDENTITY = "state.safetensors", "job.sha256"
+MOST_SIDE = 4096
+"""Pixels of what is generated: far above what the networks were trained at."""
+PADDING = Fraction(1, 10)
+"""Seconds by which sound may outlast its video: encoders fill up their last packet."""
+SHORTER = 1
+"""Seconds by which sound may end before its video without a word."""
 
 Frame = Callable[[int], NDArray[np.uint8]]
 
@@ -56,6 +63,8 @@ class Job:
     """A track a speaker; None is silence as long as the other's."""
     moving: bool = False
     """Whether `picture` is a video."""
+    lasts: Literal["sound", "picture"] = "sound"
+    """What decides on the length. "picture": of a video; it is silent after its sound, which may not be longer."""
     order: Order = "para"
     boxes: tuple[Box, ...] = ()
     """Where each speaker is, in pixels of the upright source; none: the first left, the second right."""
@@ -88,9 +97,11 @@ class Job:
                                 hint="Give a box for each track")
         if self.frames is not None and self.frames < 1:
             raise BadInputError(f"{self.frames} frames", where="frames", hint="Ask for at least one")
-        if not isinstance(self.size, str) and any(side < GRID or side % GRID for side in self.size):
+        if not isinstance(self.size, str) and any(
+                not GRID <= side <= MOST_SIDE or side % GRID for side in self.size):
             raise BadInputError(f"{self.size[1]}×{self.size[0]} is no size", where="size",
-                                hint=f"Sides are multiples of {GRID}")
+                                hint=f"Sides are multiples of {GRID}, from {GRID} to {MOST_SIDE}, e.g. 832x464")
+        check_apart((*self.boxes, *self.bystanders), "box")
         for name in ("prompt", "negative"):
             check_prompt(getattr(self, name), name)
 
@@ -107,6 +118,14 @@ class Ready:
     job: Job
     take: Take
     tracks: tuple[Track, ...]
+    source_rate: Fraction | None
+    """Frames per second of the source; None: a still picture."""
+    warnings: tuple[str, ...]
+    """What may not be meant so."""
+
+    def chunks(self, settings: StreamSettings) -> int:
+        """How many chunks the film has."""
+        return len(plan(self.take.frames, settings.reference.size(settings.size), settings.tail))
 
     def identity(self, settings: StreamSettings, weights: str) -> str:
         """SHA-256 of all that decides on the result."""
@@ -127,36 +146,81 @@ def opened(job: Job) -> Iterator[Ready]:
         BadInputError: Something cannot be used.
     """
     with ExitStack() as stack:
-        rate, frame = _picture(job, stack)
-        height, width = frame(0).shape[:2]
+        source = _source(job, stack)
+        height, width = source.frame(0).shape[:2]
         check_size(width, height, str(job.picture))
         for box in (*job.boxes, *job.bystanders):
             check_box(box, width, height, "box")
+        size, rate = _size(job, height, width), source.rate
+        assign(job.boxes or (None,) * len(job.audio), job.bystanders, (height, width), size)
         tracks = read_tracks(job.audio, job.order, job.frames / rate if job.frames else None)
-        seconds = max(one.lead + one.seconds for one in tracks)
-        frames = min(frames_in(seconds, rate, "audio"), job.frames or MOST_SECONDS * MOST_RATE)
+        frames = _frames(job, source, max(one.end for one in tracks))
         samples = round(frames * SAMPLE_RATE / rate)
         speakers = tuple(Speaker(fitted(track, samples), box)
                          for track, box in zip(tracks, job.boxes or (None,) * len(tracks), strict=True))
-        yield Ready(job, Take(
-            frame=lambda index: frame(min(max(index, 0), frames - 1)), frames=frames, rate=rate,
-            size=_size(job, height, width), speakers=speakers, bystanders=job.bystanders, prompt=job.prompt,
-            negative=job.negative, seed=job.seed), tracks)
+        take = Take(
+            frame=lambda index: source.frame(min(max(index, 0), frames - 1)), frames=frames, rate=rate, size=size,
+            speakers=speakers, bystanders=job.bystanders, prompt=job.prompt, negative=job.negative, seed=job.seed)
+        yield Ready(job, take, tracks, source.rate * source.every if job.moving else None,
+                    _warnings(job, tracks, frames / rate))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The source's pictures, at the rate that is generated."""
+
+    frame: Frame
+    rate: Fraction
+    every: int = 1
+    """Which of the source's pictures are taken: one of so many."""
+    frames: int = 0
+    """Of a video whose length is asked for."""
+
+
+def _source(job: Job, stack: ExitStack) -> _Source:
+    if not job.moving:
+        image = read_image(job.picture)
+        return _Source(lambda _index: image, STILL_RATE)
+    reader = stack.enter_context(PictureReader(job.picture))
+    every = divisor(reader.rate)
+    frames = -(-reader.count() // every) if job.lasts == "picture" else 0
+    return _Source(lambda index: reader.frame(index * every), reader.rate / every, every, frames)
+
+
+def _frames(job: Job, source: _Source, heard: Fraction) -> int:
+    """How many frames are made, for sound of `heard` seconds.
+
+    Raises:
+        BadInputError: The sound is shorter than a frame; or longer than the video, and nobody said where to cut it.
+    """
+    most = job.frames or MOST_SECONDS * MOST_RATE
+    wanted = frames_in(heard, source.rate, "audio")
+    if not source.frames:
+        return min(wanted, most)
+    if most > source.frames and heard > source.frames / source.rate + PADDING:
+        raise BadInputError(f"the sound is longer than the video of {float(source.frames / source.rate):.2f} s",
+                            where=str(job.picture),
+                            hint=f"Shorten it, or have it cut where the video ends: --frames {source.frames}")
+    return min(source.frames, most)
+
+
+def _warnings(job: Job, tracks: Sequence[Track], seconds: Fraction) -> tuple[str, ...]:
+    """What may not be meant so, in a film of `seconds`."""
+    told = [warning for track in tracks for warning in track.warnings]
+    heard = max(one.end for one in tracks)
+    if heard + SHORTER < seconds:
+        told.append(f"the sound ends after {float(heard):.2f} s, the video after {float(seconds):.2f} s: in between the"
+                    " mouth is shut")
+    if len(job.audio) == 1 and job.order == "add":
+        told.append("there is one track: nobody else's turn comes after it")
+    if len(job.audio) == 1 and job.boxes and not job.bystanders:
+        told.append("the box changes nothing: one track without bystanders moves every mouth in the picture")
+    return tuple(told)
 
 
 def divisor(rate: Fraction) -> int:
     """The smallest whole number by which `rate` must be divided to be at most `MOST_RATE`."""
     return -(-rate.numerator // (rate.denominator * MOST_RATE))
-
-
-def _picture(job: Job, stack: ExitStack) -> tuple[Fraction, Frame]:
-    """Frames per second to generate, and the source's pictures at that rate."""
-    if not job.moving:
-        image = read_image(job.picture)
-        return STILL_RATE, lambda _index: image
-    reader = stack.enter_context(PictureReader(job.picture))
-    every = divisor(reader.rate)
-    return reader.rate / every, lambda index: reader.frame(index * every)
 
 
 def _size(job: Job, height: int, width: int) -> tuple[int, int]:
@@ -180,8 +244,8 @@ class Progress:
     """Chunks that an earlier call made."""
 
 
-def run(ready: Ready, engine: Engine, settings: StreamSettings, out: Path, *, kept: Path | None = None,
-        weights: str = "") -> Iterator[Progress]:
+def run(ready: Ready, engine: Engine, settings: StreamSettings, out: Path, kept: Kept,
+        steps: Steps = unwatched) -> Iterator[Progress]:
     """Make the film; told once before the first chunk, and after each.
 
     Args:
@@ -189,74 +253,25 @@ def run(ready: Ready, engine: Engine, settings: StreamSettings, out: Path, *, ke
         engine: The networks.
         settings: How they are run.
         out: The MP4; it appears when it is complete.
-        kept: Folder where chunks and state are kept until then, so that a killed run goes on; removed at the end.
-        weights: Name of the weights: a folder that was begun with others is refused.
+        kept: Where chunks are kept until then, so that a killed run goes on; emptied at the end.
+        steps: Is told of the steps within a chunk.
 
     Raises:
-        BadInputError: `kept` belongs to another job, or something cannot be read or written.
+        BadInputError: Something cannot be read or written.
     """
-    size = settings.reference.size(settings.size)
-    of = len(plan(ready.take.frames, size, settings.tail))
-    identity = ready.identity(settings, weights) if kept else ""
-    with _folder(kept, identity) as folder:
-        state = _read_state(folder)
-        reused = done = state.index if state else 0
-        yield Progress(done, of, reused)
-        for chunk in engine.dub(ready.take, settings, state):
-            _replace(folder / IDENTITY, identity.encode())
-            write_chunk(folder / CHUNK.format(chunk.index), chunk.frames, ready.take.rate)
-            _replace(folder / STATE, chunk.state.save())
-            done = chunk.state.index
-            yield Progress(done, of, reused)
-        chunks = [folder / CHUNK.format(index) for index in range(of)]
-        frames = join(chunks, ready.taps(), out, ready.take.rate)
-        if frames != ready.take.frames:
-            raise BadInputError(f"{frames} frames are kept instead of {ready.take.frames}", where=str(folder),
-                                hint="Remove the folder and begin anew")
-        for path in (*chunks, folder / STATE, folder / IDENTITY, *folder.glob("*.partial")):
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _folder(kept: Path | None, identity: str) -> Iterator[Path]:
-    """Where chunks are kept: a folder that is this job's own, or one that is gone afterwards."""
-    if kept is None:
-        with TemporaryDirectory(prefix="infinitetalk-") as name:
-            yield Path(name)
-        return
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-        full = any(path.suffix != ".partial" for path in kept.iterdir())
-        noted = (kept / IDENTITY).read_bytes() if (kept / IDENTITY).is_file() else b""
-    except OSError as error:
-        raise BadInputError(f"cannot be used ({error.strerror})", where=str(kept),
-                            hint="Name another folder") from error
-    if full and noted != identity.encode():
-        raise BadInputError("holds something else, or the same job with other settings", where=str(kept),
-                            hint="Name another folder, or remove it to begin anew")
-    try:
-        yield kept
-    finally:
-        if not any(kept.iterdir()):
-            kept.rmdir()
-
-
-def _read_state(folder: Path) -> ChunkState | None:
-    """The newest state, if all chunks before it are there."""
-    if not (folder / STATE).is_file():
-        return None
-    state = ChunkState.load((folder / STATE).read_bytes())
-    missing = [index for index in range(state.index) if not (folder / CHUNK.format(index)).is_file()]
-    if missing:
-        raise BadInputError(f"chunk {missing[0]} is gone", where=str(folder), hint="Remove the folder to begin anew")
-    return state
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    of = ready.chunks(settings)
+    reused = kept.state.index if kept.state else 0
+    yield Progress(reused, of, reused)
+    for chunk in engine.dub(ready.take, settings, kept.state, progress=steps):
+        kept.note()
+        write_chunk(kept.chunk(chunk.index), chunk.frames, ready.take.rate)
+        kept.save(chunk.state)
+        yield Progress(chunk.state.index, of, reused)
+    frames = join([kept.chunk(index) for index in range(of)], ready.taps(), out, ready.take.rate)
+    if frames != ready.take.frames:
+        raise BadInputError(f"{frames} frames are kept instead of {ready.take.frames}", where=str(kept.folder),
+                            hint="Remove the folder and begin anew")
+    kept.clear(of)
 
 
 def _sha256(path: Path) -> str:

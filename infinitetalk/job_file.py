@@ -39,12 +39,15 @@ def read_job(path: Path, root: Path | None = None) -> Job:
         hint = "Make the speech first, and give it as cond_audio" if "tts_audio" in unknown else ""
         raise BadInputError(f"unknown field {unknown[0][:60]!r}", where=str(path),
                             hint=hint or f"Known are: {', '.join(FIELDS)}")
+    if root and not root.is_dir():
+        raise BadInputError("is no folder", where=f"--input-root {root}",
+                            hint="Name the folder that the paths in the JSON count from")
     folder = (root or path.parent).resolve()
     heard = _object(told, "cond_audio", path)
     persons = _persons(heard, f"{path}: cond_audio")
     audio = tuple(None if heard[name] == SILENCE else _path(heard[name], folder, f"{path}: cond_audio.{name}")
                   for name in persons)
-    picture = _path(told.get("cond_video"), folder, f"{path}: cond_video")
+    picture = _path(_given(told, "cond_video", path), folder, f"{path}: cond_video")
     return Job(picture=picture, audio=audio, moving=picture.suffix.lower() in VIDEOS,
                order=_order(told, len(audio), path), boxes=_boxes(told, persons, path),
                prompt=_text(told.get("prompt", ""), f"{path}: prompt"))
@@ -64,8 +67,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return told
 
 
+def _given(told: dict[str, Any], name: str, path: Path) -> object:
+    if name not in told:
+        raise BadInputError("is missing", where=f"{path}: {name}", hint=f"A job has {', '.join(FIELDS[:3])}")
+    return told[name]
+
+
 def _object(told: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    value = told.get(name)
+    value = _given(told, name, path)
     if not isinstance(value, dict) or not value:
         raise BadInputError("must be an object", where=f"{path}: {name}", hint=f"Give it {' and '.join(PERSONS)}")
     return value
@@ -88,7 +97,10 @@ def _path(value: object, folder: Path, where: str) -> Path:
         raise BadInputError("cannot be followed", where=where, hint="Name a file") from error
     if path is None or not path.is_relative_to(folder):
         raise BadInputError(f"{text[:80]!r} is no path inside {folder}", where=where,
-                            hint="Put the file there, or name the folder that paths count from")
+                            hint="Put the file there, or name the folder that paths count from with --input-root")
+    if not path.exists():
+        raise BadInputError(f"{text[:80]!r} is not in {folder}", where=where,
+                            hint="Name the folder that paths count from with --input-root")
     return path
 
 

@@ -78,6 +78,21 @@ def test_sound_is_heard_at_16_khz_in_one_channel(tmp_path: Path) -> None:
 def test_silence_is_no_fault(tmp_path: Path) -> None:
     [track] = read_tracks([wav(tmp_path / "a.wav", 0 * TONE)], "para", None)
     assert not track.samples.any()
+    assert "silent throughout" in track.warnings[0]
+    [track] = read_tracks([wav(tmp_path / "a.wav", TONE)], "para", None)
+    assert not track.warnings
+
+
+def test_a_recording_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav", TONE, subtype="PCM_16")
+    data = path.read_bytes()
+    path.write_bytes(data[:44 + (len(data) - 44) // 4])
+    [track] = read_tracks([path], "para", None)
+    assert "75%" in track.warnings[0]
+    at = data.index(b"data") + 4
+    for size in (0, 2**32 - 1):  # of a recorder that never came to tell
+        path.write_bytes(data[:at] + struct.pack("<I", size) + data[at + 4:])
+        assert not read_tracks([path], "para", None)[0].warnings
 
 
 @pytest.mark.parametrize(("samples", "rate", "words"), [
@@ -313,6 +328,41 @@ def test_a_fast_video_is_looked_at_every_other_picture(tmp_path: Path) -> None:
             [0, 2, 14, 22, 22]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_pictures_are_counted_without_decoding_them(tmp_path: Path, name: str) -> None:
+    for frames, rate in ((12, Fraction(25)), (70, Fraction(30000, 1001))):
+        with PictureReader(video(tmp_path / name, frames, rate)) as reader:
+            assert reader.count() == frames
+
+
+def test_a_film_of_a_video_lasts_as_long_as_its_picture_or_its_sound(tmp_path: Path) -> None:
+    picture, sound = video(tmp_path / "a.mp4"), wav(tmp_path / "a.wav", TONE)  # 2.8 s, 0.5 s
+    job = Job(picture, (sound,), moving=True)
+    with opened(job) as ready:
+        assert (ready.take.frames, ready.warnings, ready.source_rate) == (12, (), 25)
+    with opened(replace(job, lasts="picture")) as ready:
+        assert ready.take.frames == 70
+        assert "0.50 s" in ready.warnings[0]
+        assert np.abs(ready.take.speakers[0].samples[8_000:]).max() == 0
+    with opened(replace(job, lasts="picture", frames=15)) as ready:
+        assert ready.take.frames == 15
+    longer = replace(job, lasts="picture", audio=(wav(tmp_path / "b.wav", np.tile(TONE, 6)),))
+    for frames in (None, 71):
+        refused(lambda frames=frames: opened(replace(longer, frames=frames)).__enter__(), "longer", "--frames 70")
+    padded = replace(longer, audio=(wav(tmp_path / "c.wav", np.tile(TONE, 6)[:48_000 * 289 // 100]),))
+    for one in (replace(longer, frames=70), padded):
+        with opened(one) as ready:
+            assert ready.take.frames == 70
+
+
+def test_options_without_effect_are_told(tmp_path: Path) -> None:
+    job = Job(png(tmp_path / "a.png"), (wav(tmp_path / "a.wav", TONE),), order="add", boxes=((0, 0, 20, 20),))
+    with opened(job) as ready:
+        assert [any(word in one for one in ready.warnings) for word in ("turn", "box")] == [True, True]
+    with opened(replace(job, order="para", bystanders=((30, 0, 20, 20),))) as ready:
+        assert not ready.warnings
+
+
 # -- boxes, masks, words ----------------------------------------------------------------------------------------------
 
 
@@ -366,6 +416,7 @@ def test_prompts_and_numbers_of_speakers_have_bounds() -> None:
     ({"audio": ()}, "0 tracks"), ({"audio": (Path("a"),) * 3}, "3 tracks"), ({"audio": (None, None)}, "nobody"),
     ({"boxes": ((0, 0, 4, 4),) * 2}, "2 boxes for 1"), ({"bystanders": ((0, 0, 4, 4),)}, "bystanders"),
     ({"frames": 0}, "0 frames"), ({"size": (40, 40)}, "40×40"), ({"size": (0, 16)}, "16×0"),
+    ({"size": (16, 4112)}, "4096"), ({"audio": (Path("a"),) * 2, "boxes": ((0, 0, 4, 4),) * 2}, "given twice"),
     ({"prompt": "a" * 9_000}, "9000"), ({"negative": "a" * 9_000}, "9000"),
 ])
 def test_a_job_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -404,6 +455,8 @@ TWO = {"prompt": "", "cond_video": "them.png", "cond_audio": {"person1": "a.wav"
 
 
 def written(folder: Path, value: object) -> Path:
+    for name in ("her.mp4", "a.wav", "them.png"):
+        (folder / name).touch()
     path = folder / "job.json"
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
@@ -433,9 +486,19 @@ def test_paths_stay_in_their_folder_unless_another_is_named(tmp_path: Path) -> N
     (inner / "link").symlink_to("/etc")
     for path in ("../a.wav", str(tmp_path / "a.wav"), "/etc/passwd", "link/passwd", "a\0b", ""):
         refused(lambda path=path: read_job(written(inner, ONE | {"cond_audio": {"person1": path}})), "person1")
-    job = read_job(written(inner, ONE | {"cond_video": str(tmp_path / "b.mp4")}), root=Path("/"))
+    (tmp_path / "b.mp4").touch()
+    absolute = ONE | {"cond_audio": {"person1": str(inner / "a.wav")}}
+    job = read_job(written(inner, absolute | {"cond_video": str(tmp_path / "b.mp4")}), root=Path("/"))
     assert job.picture == tmp_path / "b.mp4"
+    (tmp_path / "her.mp4").touch()
+    (tmp_path / "a.wav").touch()
     assert read_job(written(inner, ONE), root=tmp_path).picture == tmp_path / "her.mp4"
+
+
+def test_a_path_that_leads_nowhere_names_the_option_that_mends_it(tmp_path: Path) -> None:
+    for path in ("../a.wav", "gone.wav"):
+        refused(lambda path=path: read_job(written(tmp_path, ONE | {"cond_audio": {"person1": path}})), "--input-root")
+    refused(lambda: read_job(written(tmp_path, ONE), root=tmp_path / "gone"), "--input-root", "is no folder")
 
 
 @pytest.mark.parametrize(("value", "words"), [
@@ -447,7 +510,8 @@ def test_paths_stay_in_their_folder_unless_another_is_named(tmp_path: Path) -> N
     (ONE | {"bbox": [1, 2, 3, 4]}, "bbox"), (ONE | {"bbox": {"person1": [0, 0, 5]}}, "person1"),
     (TWO | {"audio_type": "mix"}, "audio_type"), (TWO | {"bbox": {"person1": [0, 0, 4, 4]}}, "bbox"),
     ({name: value for name, value in TWO.items() if name != "audio_type"}, "audio_type"),
-    ({name: value for name, value in ONE.items() if name != "cond_video"}, "cond_video"),
+    ({name: value for name, value in ONE.items() if name != "cond_video"}, "cond_video: is missing"),
+    ({name: value for name, value in ONE.items() if name != "cond_audio"}, "cond_audio: is missing"),
     ('{"prompt": "' + "a" * (1 << 20) + '"}', "sensible size"),
 ])
 def test_what_is_no_published_input_is_refused(tmp_path: Path, value: object, words: str) -> None:

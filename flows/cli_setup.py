@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from flows.options import Config, Json, Out, Set, State, answer, flags
@@ -74,7 +75,8 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
 
     settings = load_settings(config)
     store = WeightStore(settings.weights, mirror=settings.weights_mirror)
-    results, code = [], 0
+    results: list[dict[str, Any]] = []
+    code = 0
     for name in store.expand(names or [name for name in store.names() if store.present(name)]):
         try:
             store.verify(name)
@@ -83,7 +85,7 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
             results.append({"name": name, "ok": False, "error": str(error)})
             code = error.exit_code
     answer(as_json, {"weights": results}, *(
-        f"{MARKS['done' if one['ok'] else 'failed']} {one['name']}  {one['error']}" for one in results))
+        f"{MARKS['done' if one['ok'] else 'failed']} {one['name']}  {escape(one['error'])}" for one in results))
     return code
 
 
@@ -104,8 +106,8 @@ def doctor(out: Out = None, state: State = None, config: Config = None, assignme
     from flows.doctor import examine
 
     checks = examine(load_settings(config, flags(out, state, None, assignments)))
-    lines = [f"{MARKS['done' if c.ok else 'failed' if c.needed else 'waiting']} {c.name:<28} {c.found}"
-             + (f"\n    [bold]{c.mend}[/]" if c.mend and not c.ok else "") for c in checks]
+    lines = [f"{MARKS['done' if c.ok else 'failed' if c.needed else 'waiting']} {c.name:<28} {escape(c.found)}"
+             + (f"\n    [bold]{escape(c.mend)}[/]" if c.mend and not c.ok else "") for c in checks]
     answer(as_json, {"checks": [asdict(check) for check in checks]}, *lines)
     return 2 if any(check.needed and not check.ok for check in checks) else 0
 

@@ -123,19 +123,25 @@ class WeightStore:
         """
         entry, folder = self.entry(name), self.root / name
         if not self.present(name):
-            raise SetupError("the weights are not on this machine", where=name,
-                             hint=f"Get them with: infinidub models pull {name}")
+            raise self._absent(name)
         if _stamp(folder, entry) != _read_stamp(folder):
             self.verify(name)
         return folder
+
+    def _absent(self, name: str) -> SetupError:
+        return SetupError("the weights are not on this machine", where=name,
+                          hint=f"Get them with: infinidub models pull {name}")
 
     def verify(self, name: str) -> None:
         """Hash every file of `name` anew.
 
         Raises:
-            SetupError: A file is missing or differs.
+            SetupError: It is absent, a file is missing or differs, or nobody knows the hashes.
         """
         entry, folder = self.entry(name), self.root / name
+        if not folder.is_dir():
+            raise self._absent(name)
+        self.hashes(name)
         for file, locked in entry.files.items():
             if _size(folder / file) != locked.size or _hash(folder / file) != locked.sha256:
                 (folder / STAMP).unlink(missing_ok=True)

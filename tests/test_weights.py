@@ -106,6 +106,15 @@ def test_absent_weights_say_how_to_get_them(tmp_path: Path, two_parts: Path) -> 
     assert store.hashes("toy") == {"config.json": digest(b"{}"), "deep/model.bin": digest(HEAD + TAIL)}
 
 
+def test_what_is_not_here_cannot_be_verified(tmp_path: Path, hub_lock: Path) -> None:
+    store = WeightStore(tmp_path / "weights", lock=hub_lock)
+    with pytest.raises(SetupError, match=r"toy: .* not on this machine.* infinidub models pull toy"):
+        store.verify("toy")
+    (tmp_path / "weights" / "toy").mkdir(parents=True)
+    with pytest.raises(SetupError, match=r"toy: .* never pulled here.* infinidub models pull set"):
+        store.verify("toy")
+
+
 def test_unknown_name_lists_the_known(tmp_path: Path, two_parts: Path) -> None:
     with pytest.raises(InputError, match="There are: toy"):
         WeightStore(tmp_path, lock=two_parts).folder("whisper-huge")

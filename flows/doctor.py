@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.settings import GPU_FILES, Settings, prefect_server
+from flows.settings import BEST_GENERATOR, Settings, cuda_gpu, prefect_server
 from models.engines import adapter, missing
 from models.errors import InfinidubError
 from models.weights import WeightStore
@@ -61,6 +61,10 @@ def _engines(settings: Settings) -> Iterator[Check]:
             yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
                         weights.command(wanted))
     yield from _auto(settings)
+    if settings.engine("generator") == BEST_GENERATOR and not cuda_gpu():
+        yield Check("  no CUDA GPU", ok=False, found="its network of 14 billion parameters takes hours on a CPU for a"
+                    " second of video", mend="Use a machine with a CUDA GPU, or keep pictures as they are:"
+                    " --set engines.generator=passthrough", needed=False)
 
 
 def _auto(settings: Settings) -> Iterator[Check]:
@@ -115,5 +119,5 @@ def _prefect() -> Check:
 
 
 def _gpu() -> Check:
-    found = next((str(device) for device in sorted(GPU_FILES.glob("nvidia[0-9]*"))), None)
-    return Check("GPU", found is not None, found or "none: everything runs on the CPU, smaller", needed=False)
+    found = cuda_gpu()
+    return Check("GPU", bool(found), found or "none: everything runs on the CPU, smaller", needed=False)

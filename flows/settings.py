@@ -7,6 +7,7 @@ The one place that reads the environment. Unknown names are errors, and secrets 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from models.downloads import mirror
 from models.engines import ENGINES, adapter, missing
 from models.errors import InputError, SetupError
 from models.records import Scalar
@@ -66,6 +68,18 @@ def _options(options: dict[str, dict[str, Scalar]]) -> dict[str, dict[str, Scala
     return options
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise ValueError(f"{name[:40]!r} is no device. There are: cpu, cuda, cuda:N")
+    return name
+
+
+def cuda_gpu() -> str:
+    """The file of this machine's first CUDA GPU, '' where there is none or the environment hides it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
+    return "" if hidden else next(map(str, sorted(GPU_FILES.glob("nvidia[0-9]*"))), "")
+
+
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
@@ -83,7 +97,7 @@ class Settings(BaseSettings):
     """SQLAlchemy URL; may hold a password."""
     weights: Folder = Path("~/.cache/infinidub/weights")
     """Model weights, one folder a name of models.lock."""
-    weights_mirror: str = ""
+    weights_mirror: Annotated[str, AfterValidator(mirror)] = ""
     """`file:…/` or `s3:…/` under which weights lie ready made: pulled from there, not from where the lock says."""
     engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
     """Port → engine name. 'auto': the best generator this machine can run."""
@@ -94,7 +108,8 @@ class Settings(BaseSettings):
     crf: int = Field(16, ge=0, le=51)
     """Quality of re-encoded pictures (x264; lower is better)."""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    device: str = "cpu"
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
+    """Where engines compute: `cpu`, `cuda` or `cuda:N`."""
     region: Literal["frame", "person"] = "frame"
     """What of the picture a generated shot replaces."""
     profile: str = "default"
@@ -120,7 +135,7 @@ class Settings(BaseSettings):
         Looks at files alone: it is asked often, and by verbs that are to answer at once.
         """
         options = self.options.get(BEST_GENERATOR, {})
-        if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"} or not any(GPU_FILES.glob("nvidia[0-9]*")):
+        if not cuda_gpu():
             return "there is no CUDA GPU here. Use a machine with one, or leave it so"
         lack = missing("generator", BEST_GENERATOR, options)
         if lack:

@@ -31,6 +31,19 @@ ORIGINS = {
     "file": re.compile(r"(?P<name>/.+)"),
 }
 """Scheme → what follows it; the versions are exact, so that the same lock always means the same bytes."""
+MIRRORS = ("file", "s3")
+
+
+def mirror(value: str) -> str:
+    """The name of a mirror, once it is certain that weights can be taken from there; '' is none.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    scheme, _, rest = value.partition(":")
+    if value and not (scheme in MIRRORS and ORIGINS[scheme].fullmatch(rest.rstrip("/") + "/")):
+        raise ValueError(f"{value!r} is no place to take weights from. Name it file:/FOLDER/ or s3:BUCKET/PREFIX/")
+    return value
 
 
 def fetch_archive(origin: str, folder: Path) -> Path:

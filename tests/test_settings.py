@@ -88,6 +88,19 @@ def test_doctor_says_why_pictures_stay_as_they_are(tmp_path: Path, monkeypatch: 
         (False, "infinidub models pull infinitetalk-480p")}
 
 
+def test_doctor_says_what_the_large_generator_means_without_a_gpu(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, tmp_path / "dev")
+    asked = load_settings(flags={"weights": tmp_path, "engines.generator": "infinitetalk"})
+    checks = {check.name.strip(): check for check in examine(asked)}
+    assert not checks["no CUDA GPU"].ok
+    assert not checks["no CUDA GPU"].needed
+    assert "hours on a CPU" in checks["no CUDA GPU"].found
+    assert "no CUDA GPU" not in {check.name.strip() for check in examine(load_settings())}
+    (tmp_path / "dev" / "nvidia0").touch()
+    assert "no CUDA GPU" not in {check.name.strip() for check in examine(asked)}
+
+
 def test_flags_win_over_environment_over_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("infinidub.toml").write_text(
         'crf = 20\nthreads = 3\nregion = "person"\n[engines]\nsynthesizer = "espeak"\n[options.espeak]\npitch = 40\n')
@@ -131,6 +144,11 @@ def test_settings_cannot_be_changed() -> None:
     ("[options]\nkokoro = 1\n", "infinidub.toml: options.kokoro", "dictionary"),
     ('[secrets]\nkey = "x"\n', "infinidub.toml: secrets", "INFINIDUB_SECRETS__NAME"),
     ("out = 3\n", "infinidub.toml: out", "path"),
+    ('device = "potato"\n', "infinidub.toml: device", "There are: cpu, cuda, cuda:N"),
+    ('device = "cuda:x"\n', "infinidub.toml: device", "There are: cpu, cuda, cuda:N"),
+    ('weights_mirror = "garbage"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
+    ('weights_mirror = "file:here"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
+    ('weights_mirror = "hf:a/b"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
     ("crf = \n", "infinidub.toml", "no TOML"),
 ])
 def test_mistakes_in_the_file(text: str, where: str, words: str) -> None:
@@ -155,6 +173,13 @@ def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, variable: 
         load_settings()
     assert caught.value.where == where
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("device", "cpu"), ("device", "cuda"), ("device", "cuda:11"), ("weights_mirror", ""),
+    ("weights_mirror", "s3:bucket/prefix/"), ("weights_mirror", "s3://bucket"), ("weights_mirror", "file:/folder")])
+def test_devices_and_mirrors_that_there_are(name: str, value: str) -> None:
+    assert getattr(load_settings(flags={name: value}), name) == value
 
 
 def test_a_named_file_must_be_there() -> None:

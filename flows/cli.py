@@ -129,3 +129,7 @@ def _as_json(details: dict[str, Any], code: int, wanted: bool) -> int:
     if wanted:
         print(json.dumps({"error": {**details, "exit_code": code}}))
     return code
+
+
+if __name__ == "__main__":
+    main()

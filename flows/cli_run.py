@@ -218,7 +218,8 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
     done = [one.deliverable for _, one in sorted(run.localized.items())]
     for words in [failure.message for failure in run.failures] + run.below_bar:
         error_line(words)
-    head = f"{summary['steps_run']} steps run, {summary['steps_reused']} reused, {summary['seconds']:.1f} s"
+    ran, reused = summary["steps_run"], summary["steps_reused"]
+    head = f"{ran} steps run, {reused} reused, {summary['seconds']:.1f} s" if ran or reused else ""
     if not done:
         answer(as_json, summary, head)
         return

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
+from rich.markup import escape
 
 from flows.cli_run import select_from
 from flows.options import Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
 from flows.settings import load_settings
-from flows.show import forecast_table, status_table, stdout, trace_tree
+from flows.show import MARKS, forecast_table, status_table, stdout, trace_tree
 
 if TYPE_CHECKING:
     from flows.jobs import Selected
@@ -28,7 +29,9 @@ def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
                                                      show_default=False)] = None,
          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
          as_json: Json = False) -> int:
-    """Show what a run would do; '?' where only a step will tell."""
+    """Show what a run would do, and what it lacks; '?' where only a step will tell."""
+    from flows.jobs import Selected
+    from flows.preflight import lacking
     from flows.status import forecast, write_shards
     from flows.wiring import open_workspace
 
@@ -37,7 +40,12 @@ def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
     space = open_workspace(settings)
     plans = forecast(space, selected)
     written = [str(path) for path in write_shards(space, selected, shards)] if shards else []
-    answer(as_json, {"episodes": plans, "shards": written}, forecast_table(plans), "\n".join(written))
+    undone = {(one["episode"], one["language"]) for one in plans if one["steps_to_run"]}
+    todo = [Selected(one.job, tags) for one in selected
+            if (tags := tuple(tag for tag in one.languages if (one.job.id, tag) in undone))]
+    lack = lacking(space, todo)
+    answer(as_json, {"episodes": plans, "shards": written, "missing": lack}, forecast_table(plans),
+           "\n".join(f"{MARKS['failed']} {escape(what)}" for what in lack), "\n".join(written))
     return 0
 
 

@@ -28,13 +28,28 @@ def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
             _check_language(space, one.job, language)
 
 
-def check_engine(space: Workspace, port: str, name: str) -> None:
-    """Whether an engine can run here: programs, libraries, weights."""
+def lacking(space: Workspace, todo: Sequence[Selected]) -> list[str]:
+    """What `preflight` would stop at for want of a program, a library or weights, as far as a look at files tells."""
+    found: dict[str, None] = {}
+    for one in todo:
+        for port, name in _engines(space, one.job, one.languages):
+            try:
+                check_engine(space, port, name, hashed=False)
+            except SetupError as error:
+                found[str(error)] = None
+    return list(found)
+
+
+def check_engine(space: Workspace, port: str, name: str, *, hashed: bool = True) -> None:
+    """Whether an engine can run here: programs, libraries, weights; unless `hashed` is off, whole ones."""
     options = space.settings.options.get(name, {})
     lack = missing(port, name, options)
     if lack:
         raise SetupError(lack, where=f"{port} {name}")
-    space.weights.need(adapter(port, name).required_weights(options))
+    try:
+        space.weights.need(adapter(port, name).required_weights(options), hashed=hashed)
+    except SetupError as error:
+        raise error.at(f"{port} {name}") from error.__cause__
 
 
 def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:

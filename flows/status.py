@@ -12,6 +12,7 @@ from flows.jobs import Selected
 from flows.pipeline import EpisodeJob, Pipeline
 from flows.steps import SHARED, STAND_INS, STEPS
 from flows.wiring import Workspace
+from models.errors import SetupError
 from models.records import Plan, Record, Source
 from models.timebase import seconds
 from tasks.generate import generate_shot
@@ -69,14 +70,14 @@ def _episode(space: Workspace, one: Selected) -> list[Row]:
     news, files = events(space.ledger, job.id), delivered(space.ledger, job.id)
     try:
         prepared = Pipeline(space, job, _remembering(shared), dry=True).prepare(_work(space, job))
-    except NotDoneError:
+    except (NotDoneError, SetupError):  # an engine that is not here has done nothing yet
         prepared = None
     rows = []
     for language in one.languages:
         found = dict(shared)
         if prepared is not None:
             pipeline = Pipeline(space, job, _remembering(found), dry=True)
-            with suppress(NotDoneError, _SeenAllError):
+            with suppress(NotDoneError, SetupError, _SeenAllError):
                 pipeline.localize(_work(space, job, language), prepared, language)
         names = {STAND_INS.get(name, name) for name in found}
         paths = files.get(language, [])

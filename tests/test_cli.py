@@ -362,6 +362,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "trace of the unknown": (["trace", "CATALOG"], "no run that is noted here made this file"),
     "trace of nothing": (["trace", "none.mp4"], "none.mp4: cannot be read"),
     "no shard": (["shard", "run", "CATALOG"], "Invalid JSON"),
+    "no device": (["run", "CATALOG", "--set", "device=potato"], "device: 'potato' is no device. There are: cpu, cuda"),
+    "no mirror": (["run", "CATALOG", "--set", "weights_mirror=garbage"], "weights_mirror: 'garbage' is no place"),
     "unknown weights": (["models", "pull", "gpt"], "gpt"),
     "no server": (["deploy"], "infinidub serve"),
 }
@@ -473,6 +475,52 @@ def test_settings_and_weights_as_json(call: Call, tmp_path: Path, monkeypatch: p
     assert not any(one["present"] for one in said["weights"])
     code, said = call("models", "verify", "kokoro")
     assert (code, said["weights"][0]["ok"]) == (2, False)
+
+
+def test_a_group_that_is_not_here_is_verified_entry_by_entry(capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_WEIGHTS", str(tmp_path))
+    assert run_command(["models", "verify", "infinitetalk-480p"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ["wan-i2v-480p", "wan-companions", "infinitetalk-single", "chinese-wav2vec2-base"],
+                          strict=True):
+        assert f"{name}: the weights are not on this machine. Get them with: infinidub models pull {name}" in line
+
+
+def test_plan_says_what_is_not_here(call: Call, own: tuple[Path, Path], tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setenv("INFINIDUB_WEIGHTS", str(tmp_path / "none"))
+    for out in (tmp_path / "new", own[1]):  # in a run that was begun, too, whose lookups would need the weights' hashes
+        arguments = ("plan", own[0], "--out", out, "--generator", "infinitetalk", "--lang", "es")
+        code, said = call(*arguments)
+        assert code == 0
+        assert len(said["missing"]) == 1
+        assert said["missing"][0].startswith("generator infinitetalk: wan-i2v-480p, ")
+        assert said["missing"][0].endswith("infinidub models pull infinitetalk-480p")
+        assert "generate" in said["episodes"][0]["steps_to_run"]
+        assert run_command([*map(str, arguments)]) == 0
+        assert "infinidub models pull infinitetalk-480p" in capsys.readouterr().out
+        assert call("status", *arguments[1:4], "--set", "engines.generator=infinitetalk")[0] == 0
+    assert call("plan", own[0], "--out", own[1], *PLAIN)[1]["missing"] == []
+
+
+def test_nothing_is_counted_where_nothing_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setenv("INFINIDUB_WEIGHTS", str(tmp_path))
+    catalog = fakes.series(tmp_path / "series")
+    assert run_command(["run", str(catalog), "--out", str(tmp_path / "out"), *PLAIN[:4], "--generator",
+                        "infinitetalk"]) == 2
+    printed = capsys.readouterr()
+    assert "generator infinitetalk: wan-i2v-480p" in printed.err
+    assert printed.out == ""
+
+
+def test_the_module_is_the_program(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "flows.cli", "--version"], cwd=ROOT, text=True, capture_output=True,
+                          check=True)
+    assert done.stdout.strip()
 
 
 def test_doctor_says_what_mends(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,14 +41,8 @@ class Residual(nn.Module):  # type: ignore[misc]
     """Two convolutions beside the identity, each after a normalisation: without it, they hardly learn."""
 
     def __init__(self, channels: int, seen: int | None = None) -> None:
-        """Begin near the identity.
-
-        Args:
-            channels: In and out.
-            seen: Channels that the first convolution sees; None: those that come in.
-        """
         super().__init__()
-        seen = seen or channels
+        seen = seen or channels  # what the first convolution sees: those that come in, if nothing else is said
         self.before = nn.GroupNorm(GROUPS, seen)
         self.first = nn.Conv2d(seen, channels, 3, padding=1)
         self.between = nn.GroupNorm(GROUPS, channels)
@@ -255,11 +249,8 @@ def _begun(module: nn.Module) -> None:
 
 
 def _begin_straight(encoder: Encoder, decoder: Decoder) -> None:
-    """Let the straight ways begin as a cosine transform and its inverse, and the convolutions beside them near 0.
-
-    So pictures come back roughly from the first step on, and the convolutions learn what such a transform leaves out;
-    without that, grey pictures are what training stays at for long.
-    """
+    """Let the straight ways begin as a cosine transform and its inverse, and the convolutions beside them near 0:
+    pictures come back roughly from the first step on, where training would stay at grey ones for long."""
     basis = cosines()  # (16, 768)
     weight = torch.full((LATENT_CHANNELS, 1), 0.3)
     weight[0] = 0.1  # brightness varies most

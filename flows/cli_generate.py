@@ -18,7 +18,7 @@ from flows.generate_setup import found_lora, found_weights, machine
 from flows.options import Config, Json, answer
 from flows.settings import load_settings
 from flows.show import MARKS, clock, stderr
-from models.errors import InfinidubError, InfrastructureError, InputError, SetupError
+from models.errors import EngineError, InfinidubError, InfrastructureError, InputError, SetupError
 
 if TYPE_CHECKING:
     from infinitetalk.engine import Engine
@@ -258,7 +258,8 @@ def _errors(out: Path, state: Path | None) -> Iterator[None]:
     except ImportError as error:
         raise SetupError(f"{error.name} is not installed", where="infinitetalk", hint=INSTALL) from error
     kinds: Iterable[tuple[type[errors.InfiniteTalkError], type[InfinidubError]]] = (
-        (errors.BadInputError, InputError), (errors.BadWeightsError, SetupError), (errors.TooLargeError, SetupError))
+        (errors.BadInputError, InputError), (errors.BadWeightsError, SetupError), (errors.TooLargeError, SetupError),
+        (errors.BadResultError, EngineError))
     try:
         yield
     except errors.InfiniteTalkError as error:

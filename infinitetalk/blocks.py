@@ -15,6 +15,9 @@ from infinitetalk.config import TransformerConfig
 from infinitetalk.rope import Rope3d, rotate_1d
 from infinitetalk.speakers import key_positions, label_positions, reference_map
 
+CACHED = 512
+"""Tokens that the feed-forward takes at a time on a CPU: 256 to 1024 were equally fast, all at once 3 % slower."""
+
 
 class Linear32(nn.Linear):  # type: ignore[misc]
     """A linear layer that computes in float32 whatever its parameters' type."""
@@ -151,6 +154,31 @@ class AudioCrossAttention(nn.Module):  # type: ignore[misc]
         return self.proj(attend(q, *audio, self.attention).reshape(x.shape))
 
 
+class FeedForward(nn.Sequential):  # type: ignore[misc]
+    """Two layers with a GELU between; on a CPU a few tokens at a time, so that what lies between stays in its cache."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        dim, hidden = config.dim, config.ffn_dim
+        super().__init__(nn.Linear(dim, hidden), nn.GELU("tanh"), nn.Linear(hidden, dim))
+
+    def forward(
+        self,
+        x: Tensor,  # (B, N, D)
+    ) -> Tensor:  # (B, N, D)
+        """Apply."""
+        if x.device.type != "cpu":
+            return self._apply_to(x)
+        return torch.cat([self._apply_to(part) for part in x.split(CACHED, dim=1)], dim=1)
+
+    def _apply_to(
+        self,
+        x: Tensor,  # (B, n, D)
+    ) -> Tensor:  # (B, n, D)
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 class Block(nn.Module):  # type: ignore[misc]
     """One of the equal layers."""
 
@@ -163,7 +191,7 @@ class Block(nn.Module):  # type: ignore[misc]
         self.cross_attn = CrossAttention(config, attention)
         self.norm_x = nn.LayerNorm(dim, eps=config.eps)
         self.audio_cross_attn = AudioCrossAttention(config, attention)
-        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+        self.ffn = FeedForward(config)
 
     def forward(
         self,

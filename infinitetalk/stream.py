@@ -27,14 +27,13 @@ from infinitetalk.pictures import from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, Tail, plan
 from infinitetalk.reference import Reference, Source
 from infinitetalk.sampling import Progress, Sampling, denoise, unwatched
-from infinitetalk.shapes import SPATIAL, latent_frames
+from infinitetalk.shapes import LATENT_CHANNELS, SPATIAL, latent_frames
 from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
 from infinitetalk.state import ChunkState
 
 __all__ = ["Audio", "Chunks", "Embeddings", "GeneratedChunk", "Noise", "Progress", "Shot", "StreamSettings",
            "fingerprint", "seeded_noise", "stream", "unwatched"]
 
-LATENT_CHANNELS = 16
 Noise = Callable[[int, int, Sequence[int]], Tensor]
 """(seed of the shot, index of the chunk, shape) → float32 from a normal distribution."""
 

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.published import Source, fill, on_meta, size
-from infinitetalk.shapes import SPATIAL, TEMPORAL
+from infinitetalk.shapes import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL, TEMPORAL
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
-LATENT_CHANNELS, PIXEL_CHANNELS = 16, 3
 LEVELS = 4
 """Resolutions of the network: two residual blocks and a downsampler each, but for the last; three and an upsampler."""
 FILE = "Wan2.1_VAE.pth"
@@ -60,7 +59,7 @@ class WanCodec:
 
         Pixel frames after the last 4k+1 are dropped. H and W are multiples of 8.
         """
-        _check("pixels", pixels, PIXEL_CHANNELS, SPATIAL)
+        check_clip("pixels", pixels, PIXEL_CHANNELS, SPATIAL, "WanCodec")
         cache = _memory(self.network.encoder)
         spans = [(max(0, end - TEMPORAL), end) for end in range(1, pixels.shape[1] + 1, TEMPORAL)]
         with torch.no_grad():
@@ -74,7 +73,7 @@ class WanCodec:
         latent: Tensor,  # (16, T, h, w)
     ) -> Iterator[Tensor]:
         """Frames of a latent as they are decoded: (3, 1, H, W), then (3, 4, H, W) each, float32 in [-1, 1]."""
-        _check("latent", latent, LATENT_CHANNELS, 1)
+        check_clip("latent", latent, LATENT_CHANNELS, 1, "WanCodec")
         mean, std = self._mean.to(latent.device), self._std.to(latent.device)
         with torch.no_grad():
             x = self._moved(latent.float() * std + mean)  # (1, 16, T, h, w)
@@ -101,10 +100,10 @@ def _memory(side: nn.Module) -> list[Any]:
     return [None] * sum(isinstance(module, nn.Conv3d) for module in side.modules())
 
 
-def _check(what: str, x: Tensor, channels: int, multiple: int) -> None:
-    """Refuse what is no clip of whole latents."""
+def check_clip(what: str, x: Tensor, channels: int, multiple: int, where: str) -> None:
+    """Refuse what is no clip (C, frames, height, width) of whole latents with a BadInputError; `where` is the codec."""
     if x.ndim != 4 or x.shape[0] != channels or not x.numel() or x.shape[2] % multiple or x.shape[3] % multiple:
-        raise BadInputError(f"{what} of shape {tuple(x.shape)} cannot be coded", where="WanCodec",
+        raise BadInputError(f"{what} of shape {tuple(x.shape)} cannot be coded", where=where,
                             hint=f"Give ({channels}, frames, height, width), sides a multiple of {multiple}.")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from infinitetalk.errors import BadWeightsError
-from infinitetalk.evaluate.faces import LANDMARKS, HogFaces, enlarged
+from infinitetalk.evaluate.faces import LANDMARKS, HogFaces, largest
 from infinitetalk.evaluate.identity import ARCFACE_POINTS, similarity
 from infinitetalk.evaluate.loading import load
 from infinitetalk.evaluate.measure import Floats, Pixels, Reals
@@ -101,11 +101,9 @@ class ArcFace:
         return np.stack([self._of(frame) for frame in frames])
 
     def _of(self, frame: Pixels) -> Floats:
-        large, _ = enlarged(frame)
-        found = self._detector(large, 0)
-        if not found:
+        large, best = largest(self._detector, frame)
+        if best is None:
             return np.full(512, np.nan, np.float32)
-        best = max(found, key=lambda face: face.area())
         points = np.array([(point.x, point.y) for point in self._points(large, best).parts()], np.float64)
         eyes = np.stack([points[:2].mean(0), points[2:4].mean(0)])
         picture = aligned(large, eyes[np.argsort(eyes[:, 0])])

@@ -79,6 +79,12 @@ def interpolated(at: Any, boxes: Floats, frames: int) -> Floats:
     return whole
 
 
+def largest(detector: Any, frame: Pixels) -> tuple[Pixels, Any]:
+    """A frame, `enlarged`, and the largest face that dlib's detector finds in it; None if there is none."""
+    large, _ = enlarged(frame)
+    return large, max(detector(large, 0), key=lambda face: face.area(), default=None)
+
+
 def enlarged(frame: Pixels) -> tuple[Pixels, float]:
     """A frame scaled up until small faces can be found, and by how much."""
     from PIL import Image
@@ -121,9 +127,7 @@ class DlibFace:
         return np.stack([self._of(frame) for frame in frames])
 
     def _of(self, frame: Pixels) -> Floats:
-        large, _ = enlarged(frame)
-        found = self._detector(large, 0)
-        if not found:
+        large, best = largest(self._detector, frame)
+        if best is None:
             return np.full(128, np.nan, np.float32)
-        best = max(found, key=lambda face: face.area())
         return np.asarray(self._network.compute_face_descriptor(large, self._points(large, best)), np.float32)

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from infinitetalk.errors import BadInputError
-from infinitetalk.shapes import SPATIAL, TEMPORAL
-from infinitetalk.small.config import LATENT_CHANNELS, CodecConfig
+from infinitetalk.shapes import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL, TEMPORAL
+from infinitetalk.small.config import CodecConfig
+from infinitetalk.vae import check_clip
 from infinitetalk.weights import assemble, open_tensors
 
-PIXEL_CHANNELS = 3
 WEIGHTS = "codec.safetensors"
 BLOCK = TEMPORAL * PIXEL_CHANNELS * SPATIAL**2
 """Pixel values that a latent stands for."""
@@ -201,7 +200,7 @@ class SmallCodec:
 
         Pixel frames after the last 4k+1 are dropped. H and W are multiples of 8.
         """
-        _check("pixels", pixels, PIXEL_CHANNELS, SPATIAL)
+        check_clip("pixels", pixels, PIXEL_CHANNELS, SPATIAL, "SmallCodec")
         frames = pixels.transpose(0, 1)[None]  # (1, F, 3, H, W)
         memory = _memory(self.network.encoder)
         spans = [torch.cat((frames[:, :1],) * TEMPORAL, 1)]
@@ -217,7 +216,7 @@ class SmallCodec:
         latent: Tensor,  # (16, T, h, w)
     ) -> Iterator[Tensor]:
         """Frames of a latent as they are decoded: (3, 1, H, W), then (3, 4, H, W) each, float32 in [-1, 1]."""
-        _check("latent", latent, LATENT_CHANNELS, 1)
+        check_clip("latent", latent, LATENT_CHANNELS, 1, "SmallCodec")
         frames = self._moved(latent.transpose(0, 1)).float()  # (T, 16, h, w)
         return self._decoded(frames * self._column(self.network.std) + self._column(self.network.mean))
 
@@ -290,10 +289,3 @@ def _memory(side: Encoder | Decoder) -> list[Tensor | None]:
 def _folded(x: Tensor) -> Tensor:
     """(B, T, C, H, W) → (B·T, C, H, W), channels last in memory: convolutions on a CPU are faster so."""
     return x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _check(what: str, x: Tensor, channels: int, multiple: int) -> None:
-    """Refuse what is no clip of whole latents."""
-    if x.ndim != 4 or x.shape[0] != channels or not x.numel() or x.shape[2] % multiple or x.shape[3] % multiple:
-        raise BadInputError(f"{what} of shape {tuple(x.shape)} cannot be coded", where="SmallCodec",
-                            hint=f"Give ({channels}, frames, height, width), sides a multiple of {multiple}.")

@@ -12,10 +12,9 @@ from typing import Any, TypeVar, cast
 from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadWeightsError
 from infinitetalk.plan import ChunkSize
-from infinitetalk.shapes import LatentShape, PixelShape
+from infinitetalk.shapes import LATENT_CHANNELS, LatentShape, PixelShape
 
 FILE = "config.json"
-LATENT_CHANNELS = 16
 Part = TypeVar("Part")
 
 

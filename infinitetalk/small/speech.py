@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from infinitetalk.audio import REACH, SAMPLE_RATE, STEP, states_in
-from infinitetalk.errors import BadInputError
+from infinitetalk.audio import SAMPLE_RATE, STEP, audible, states_in
+from infinitetalk.plan import REACH
 from infinitetalk.small.config import SpeechConfig
 from infinitetalk.weights import assemble, open_tensors
 
@@ -128,10 +128,7 @@ class SpeechFeatures:
         Raises:
             BadInputError: There are fewer samples than one state needs.
         """
-        if samples.ndim != 1 or states_in(len(samples)) < 1:
-            raise BadInputError(f"audio of shape {samples.shape} is too short to be heard", where="SpeechFeatures",
-                                hint=f"Give at least {STEP} samples, mono.")
-        heard = torch.from_numpy(np.ascontiguousarray(samples, np.float32)).to(self.network.out.weight.device)  # (M,)
+        heard = audible(samples, "SpeechFeatures").to(self.network.out.weight.device)  # (M,)
         with torch.no_grad():
             return self.network(heard[None], states_in(len(samples)))[0, :, None]
 

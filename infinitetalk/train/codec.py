@@ -23,7 +23,7 @@ from infinitetalk.shapes import latent_frames
 from infinitetalk.small.codec import WEIGHTS, Autoencoder, SmallCodec
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.train.latents import TalkingClip
-from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
+from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told, write_half
 
 RECIPE = Recipe(steps=6000, rate=2e-3, batch=6, decay=0.0, ema=0.995)
 SOFT = 0.2
@@ -96,11 +96,7 @@ def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, mi
 
 def write_codec(network: Autoencoder, out: Path) -> None:
     """Write `codec.safetensors` in half precision; statistics stay in float32."""
-    from safetensors.torch import save_file
-
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: (value if name in ("mean", "std") else value.half()).cpu().contiguous()
-               for name, value in network.state_dict().items()}, out / WEIGHTS)
+    write_half(network, out / WEIGHTS, exact=("mean", "std"))
 
 
 def normalise(network: Autoencoder, clips: Sequence[TalkingClip], frames: int) -> None:

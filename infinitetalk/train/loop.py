@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -165,3 +165,12 @@ class Run:
         if standing.step:
             restore_optimiser(self._optimiser, self._names, standing.part("memory"))
         return standing.step
+
+
+def write_half(network: nn.Module, file: Path, exact: Collection[str] = ()) -> None:
+    """Write a network's tensors in half precision, but for those named `exact`, as safetensors."""
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: (value if name in exact else value.half()).cpu().contiguous()
+               for name, value in network.state_dict().items()}, file)

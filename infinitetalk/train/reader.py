@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.train.latents import TalkingClip
-from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
+from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told, write_half
 from infinitetalk.train.speech import LEAST, correlated
 from infinitetalk.weights import assemble, open_tensors
 from infinitetalk.world.scene import CHANNELS
@@ -120,8 +120,6 @@ def train_reader(clips: Sequence[TalkingClip], out: Path, minutes: float = LONGE
         BadInputError: No clip has a mouth that is known, or the folder holds another run.
         DivergedError: The loss is no number; the last good state is kept.
     """
-    from safetensors.torch import save_file
-
     known = [clip for clip in clips if clip.visemes.any()]
     if not known:
         raise BadInputError("no clip says what its mouth does", where="training", hint="Render some")
@@ -129,9 +127,7 @@ def train_reader(clips: Sequence[TalkingClip], out: Path, minutes: float = LONGE
     network = Reader().to(device)
     run = Run(network, recipe, out / "reader", "reader")
     piece = run.fit(_loss(network, known, recipe.batch), minutes, told)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().cpu().contiguous() for name, value in run.averaged().state_dict().items()},
-              out / WEIGHTS)
+    write_half(run.averaged(), out / WEIGHTS)
     return piece
 
 

@@ -21,7 +21,7 @@ from infinitetalk.audio import STATE_RATE, STEP
 from infinitetalk.errors import BadInputError
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.small.speech import WEIGHTS, SpeechFeatures, SpeechNetwork
-from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told
+from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told, write_half
 from infinitetalk.world.clip import clip_seed, draw_scene
 from infinitetalk.world.scene import CHANNELS, Floats
 from infinitetalk.world.speech import Split
@@ -69,8 +69,6 @@ def train_speech(config: SmallConfig, said: Sequence[Utterance], out: Path, minu
         BadInputError: Nothing is long enough, or the folder holds another run.
         DivergedError: The loss is no number; the last good state is kept.
     """
-    from safetensors.torch import save_file
-
     long = [one for one in said if len(one.visemes) >= SPAN]
     if not long:
         raise BadInputError(f"nothing said lasts {SPAN} frames", where="training", hint="Give longer clips")
@@ -78,9 +76,7 @@ def train_speech(config: SmallConfig, said: Sequence[Utterance], out: Path, minu
     network = SpeechNetwork(config.speech).to(device)
     run = Run(network, recipe, out / "speech", f"speech {config.speech}")
     piece = run.fit(_loss(network, long, recipe.batch), minutes, told)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().cpu().contiguous() for name, value in run.averaged().state_dict().items()},
-              out / WEIGHTS)
+    write_half(run.averaged(), out / WEIGHTS)
     return piece
 
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "PIL", "ftfy")
 CONTEXT = 9
 """Frames that a chunk repeats of the one before."""
-AREAS = {"480": 627 * 627, "720": 960 * 960}
-"""Pixels that the weights were trained at."""
 PROFILES = {"default": "best"}
 """Our name → the engine's, where they differ."""
 DISTILLED = ("fast-8", "fast-4")
@@ -83,9 +81,9 @@ class InfiniteTalkOptions(Record):
         return self
 
     @property
-    def size(self) -> str:
+    def size(self) -> Literal["480", "720"]:
         """Size class of the weights."""
-        return self.weights.split("-")[1].removesuffix("p")
+        return "720" if "-720p" in self.weights else "480"
 
 
 class InfiniteTalk(Adapter):
@@ -138,7 +136,7 @@ class InfiniteTalk(Adapter):
         return *self._size(place.width, place.height), place
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
-        from infinitetalk.pictures import dubbing_size
+        from infinitetalk.pictures import AREAS, dubbing_size
 
         return dubbing_size(width, height, self._options.area or AREAS[self._options.size])
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadInputError, TooLargeError
@@ -313,9 +311,3 @@ def _host_memory(meminfo: Path, group: Path) -> int:
         return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
     except (OSError, ValueError):  # no container, or one of another kind
         return free
-
-
-def network_bytes(network: nn.Module) -> int:
-    """Bytes of a network's parameters and buffers."""
-    total: int = sum(tensor.nbytes for tensor in chain(network.parameters(), network.buffers()))
-    return total

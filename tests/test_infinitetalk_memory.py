@@ -33,7 +33,6 @@ from infinitetalk.memory import (
     keys_values_bytes,
     must_fit,
     needs,
-    network_bytes,
     rest_bytes,
 )
 from infinitetalk.offload import BlockOffload, visitors
@@ -93,6 +92,11 @@ class Peak(TorchDispatchMode):
                 self.live[leaf.untyped_storage()] = leaf.untyped_storage().nbytes()
         self.peak = max(self.peak, sum(self.live.values()))
         return out
+
+
+def network_bytes(network: nn.Module) -> int:
+    """Bytes of a network's parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
 def built(make: Callable[[], nn.Module], dtype: torch.dtype) -> nn.Module:

@@ -49,7 +49,7 @@ class Conditioner:
         self._latent: Latest[Tensor] = Latest()
         self._silence: Latest[Tokens] = Latest()
 
-    def known(self, keyframes: Mapping[int, Tensor], frames: int) -> Tensor:
+    def known(self, keyframes: Mapping[int, Tensor], frames: int, *, soft: bool = False) -> Tensor:
         """What is known of a chunk beforehand: four channels of mask, then the reference latent → (20, T, h, w).
 
         The latent is that of the keyframes with grey between and after them (Wan 2.1, arXiv 2503.20314, section 5.1;
@@ -58,10 +58,11 @@ class Conditioner:
         Args:
             keyframes: Position → picture (3, H, W).
             frames: F.
+            soft: Pictures after the first are shown and not marked as given (`reference.Reference.soft`).
         """
         key = (frames, *((position, digest(picture)) for position, picture in sorted(keyframes.items())))
         latent = self._latent.get(key, lambda: self._encode(keyframes, frames))  # (16, T, h, w)
-        mask = keyframe_mask(keyframes, frames).to(latent)[..., None, None]      # (4, T, 1, 1)
+        mask = keyframe_mask([0] if soft else keyframes, frames).to(latent)[..., None, None]      # (4, T, 1, 1)
         return torch.cat((mask.expand(-1, -1, *latent.shape[2:]), latent)).to(self._networks.device)
 
     def conditions(

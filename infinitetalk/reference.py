@@ -1,8 +1,8 @@
 """Which pictures a chunk is conditioned on, always from its own shot.
 
-Streams (`Source`, `Image`) carry the last frames of one chunk into the next as clean latents and take a reference
-beside them. `I2V` and `FL2V` are what InfiniteTalk (arXiv 2508.14033, section 3.2) compares them with: chunks that
-share one picture and no motion. `M0` to `M3` are that paper's ways of drawing the reference in training.
+Streams (`Source`, `Both`, `Image`) carry the last frames of one chunk into the next as clean latents and take one or
+two references beside them. `I2V` and `FL2V` are what InfiniteTalk (arXiv 2508.14033, section 3.2) compares them with:
+chunks that share one picture and no motion. `M0` to `M3` are that paper's ways of drawing the reference in training.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Reference(Protocol):
         """Whether every chunk has the same reference."""
         ...
 
+    @property
+    def soft(self) -> bool:
+        """Whether pictures after the first are shown to the network without being marked as frames of the chunk."""
+        ...
+
     def size(self, size: ChunkSize) -> ChunkSize:
         """The length of chunks and of what they share."""
         ...
@@ -53,7 +58,7 @@ class Reference(Protocol):
 class _Streamed:
     """Later chunks begin with latents of the last frames made."""
 
-    carries, follows, constant = True, False, False
+    carries, follows, constant, soft = True, False, False, False
 
     def size(self, size: ChunkSize) -> ChunkSize:
         """As asked."""
@@ -63,7 +68,7 @@ class _Streamed:
 class _Chained:
     """Chunks share one picture: the last of one is the first of the next."""
 
-    carries, follows, constant = False, False, False
+    carries, follows, constant, soft = False, False, False, False
 
     def size(self, size: ChunkSize) -> ChunkSize:
         """One frame of overlap."""
@@ -77,6 +82,18 @@ class Source(_Streamed):
     def keyframes(self, span: ChunkSpan, picture: Picture, last: Tensor | None) -> Mapping[int, Tensor]:
         """The picture at the first frame, context included."""
         return {0: picture(span.start)}
+
+
+@dataclass(frozen=True)
+class Both(_Streamed):
+    """The source pictures at the chunk's start and at its end, the second one shown and not marked: it is not to be
+    reached, only to tell where the camera goes (the paper's eq. 5). For weights that were trained so."""
+
+    soft = True
+
+    def keyframes(self, span: ChunkSpan, picture: Picture, last: Tensor | None) -> Mapping[int, Tensor]:
+        """The pictures at both ends, context included."""
+        return {0: picture(span.start), span.frames - 1: picture(span.start + span.frames - 1)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.guidance import Guidance, Pass
-from infinitetalk.schedule import NOISE, check_schedule, timesteps
+from infinitetalk.schedule import NOISE, add_noise, check_schedule, timesteps
 from infinitetalk.teacache import POLYNOMIALS, TeaCache, check_threshold
 
 SHIFTS: Mapping[str, float] = {"480": 7.0, "720": 11.0}
@@ -33,10 +33,13 @@ class Sampling:
     """Threshold of TeaCache (usual is 0.2); None: every pass runs in full."""
     size: str = "480"
     """Size class of the weights, whose polynomial TeaCache takes."""
+    begin: float = 1.0
+    """Share of noise that a chunk begins with; below 1, the rest is the source (SDEdit, arXiv 2108.01073): its camera
+    is followed more closely, for more of its colours and lips."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled."""
-        check_schedule(self.steps, self.shift)
+        check_schedule(self.steps, self.shift, self.begin)
         if self.teacache is not None:
             check_threshold(self.teacache)
         if self.size not in SHIFTS:
@@ -87,6 +90,7 @@ def denoise(
     fixed: Tensor,  # (16, Tc, h, w)
     sampling: Sampling,
     progress: Progress = unwatched,
+    source: Tensor | None = None,  # (16, T, h, w)
 ) -> Tensor:
     """Turn noise into a latent whose first Tc frames are `fixed`: (16, T, h, w), in the precision of `noise`.
 
@@ -99,12 +103,17 @@ def denoise(
         fixed: Context latents, or a latent of no frames.
         sampling: Steps, shift and guidance.
         progress: Told how many steps are done and how many there are, after each.
+        source: What the noise is mixed with where `sampling.begin` is below 1.
 
     Raises:
-        BadInputError: `fixed` does not fit into `noise`.
+        BadInputError: `fixed` does not fit into `noise`, or there is no source to begin with.
     """
     check_fixed(noise, fixed)
-    times = timesteps(sampling.steps, sampling.shift).to(noise.device)  # (steps+1,)
+    times = timesteps(sampling.steps, sampling.shift, sampling.begin).to(noise.device)  # (steps+1,)
+    if sampling.begin < 1:
+        if source is None or source.shape != noise.shape:
+            raise BadInputError("there is no source to begin with", where="begin", hint="Give its latent")
+        noise = add_noise(source.to(noise), noise, times[0])
     mix = sampling.guidance.start()
     with torch.no_grad():
         x = hold(noise, fixed)  # (16, T, h, w)

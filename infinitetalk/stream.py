@@ -166,7 +166,7 @@ class Chunks:
         keyframes = settings.reference.keyframes(span, self._picture, last)
         # A picture for all chunks is encoded at the longest, once; the codec is causal, so shorter ones begin alike.
         encoded = self.spans[0].frames if settings.reference.constant else span.frames
-        y = self._conditioner.known(keyframes, encoded)[:, :span.latents]        # (20, T, h, w)
+        y = self._conditioner.known(keyframes, encoded, soft=settings.reference.soft)[:, :span.latents]  # (20, T, h, w)
         carried = state.context if state and settings.reference.carries else None
         fixed = y[-LATENT_CHANNELS:, :1] if carried is None else carried.to(y)   # (16, Tc, h, w)
         if fixed.shape[1] == span.latents:
@@ -182,7 +182,8 @@ class Chunks:
             v: Tensor = transformer(x[None], y[None], t[None], condition, masks, cache.of(which) if cache else None)
             return v[0]                                                          # (16, T, h, w)
 
-        return finite(denoise(velocity, noise, fixed, settings.sampling, progress), span)
+        source = self._source(span) if settings.sampling.begin < 1 else None     # (16, T, h, w)
+        return finite(denoise(velocity, noise, fixed, settings.sampling, progress, source), span)
 
     def pixels(
         self,
@@ -231,6 +232,11 @@ class Chunks:
             if reference.follows:
                 frame = torch.from_numpy(to_uint8(last[:, -1:])[0]).permute(2, 0, 1).contiguous()  # (3, H, W)
         return ChunkState(span.index + 1, self.fingerprint, color, context, frame)
+
+    def _source(self, span: ChunkSpan) -> Tensor:
+        """The source in a chunk's place → (16, T, h, w); past the shot's end its last picture stands still."""
+        pixels = torch.stack([self._picture(span.start + at) for at in range(span.frames)], 1)  # (3, F, H, W)
+        return self._networks.codec.encode(pixels)
 
     def _picture(self, index: int) -> Tensor:
         picture: Tensor = self._clamped(min(max(index, 0), self._shot.frames - 1))

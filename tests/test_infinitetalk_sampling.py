@@ -182,6 +182,35 @@ def test_the_network_sees_the_context_clean_at_every_step() -> None:
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0, 11.0])
+def test_a_beginning_with_the_source_begins_exactly_there_and_ends_nearer_to_it_the_less_noise_there_is(
+        shift: float) -> None:
+    noise, source, data = (random(16, 3, 4, 4, seed=seed) for seed in range(3))
+    begins = (0.2, 0.6, 1.0)
+    assert [float(timesteps(5, shift, begin)[0]) / 1000 for begin in begins] == pytest.approx(list(begins), abs=1e-6)
+    far = []
+    for begin in begins:
+        seen: list[Tensor] = []
+
+        def velocity(x: Tensor, t: Tensor, which: Pass, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x)
+            return (x - 0.5 * (data + source)) / 2
+
+        out = denoise(velocity, noise, NO_CONTEXT, Sampling(5, shift, begin=begin), source=source)
+        assert distance(seen[0], begin * noise + (1 - begin) * source) < TOLERANCE
+        far.append(distance(out, source))
+    assert far == sorted(far)
+    assert torch.equal(seen[0], noise)
+
+
+def test_a_beginning_needs_its_source() -> None:
+    with pytest.raises(BadInputError, match="no source"):
+        denoise(lambda x, t, which: x, random(16, 3, 4, 4), NO_CONTEXT, Sampling(begin=0.5))
+    for begin in (0.0, -1.0, 1.5, math.nan):
+        with pytest.raises(BadInputError, match="share of noise"):
+            Sampling(begin=begin)
+
+
 def test_sampling_keeps_no_gradients() -> None:
     weight = torch.ones((), requires_grad=True)
     assert not denoise(lambda x, t, which: weight * x, random(16, 2, 4, 4), NO_CONTEXT, PRESETS["fast-4"]).requires_grad

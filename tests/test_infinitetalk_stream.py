@@ -30,7 +30,7 @@ from infinitetalk.networks import Networks
 from infinitetalk.persons import assign
 from infinitetalk.pictures import fit, from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, held_windows, plan, published_windows
-from infinitetalk.reference import FL2V, I2V, M0, M1, M2, M3, Image, Source
+from infinitetalk.reference import FL2V, I2V, M0, M1, M2, M3, Both, Image, Source
 from infinitetalk.sampling import Sampling
 from infinitetalk.state import ChunkState
 from infinitetalk.stream import Chunks, Embeddings, GeneratedChunk, Shot, StreamSettings, seeded_noise, stream
@@ -44,7 +44,7 @@ SIZE = (32, 48)
 ONCE = Sampling(steps=1, guidance=Guidance(text=1.0, audio=1.0))
 GUIDED = Sampling(steps=2, shift=3.0)
 NOISE = [0.4049808084964752, 0.8548473715782166, 0.1762818694114685, -1.1079604625701904]
-REFERENCES = [Source(), Image(), Image(index=3), I2V(), FL2V()]
+REFERENCES = [Source(), Both(), Image(), Image(index=3), I2V(), FL2V()]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -394,6 +394,39 @@ def test_both_ends_of_a_chunk_are_marked_as_known():
     assert keyframe_mask({0, 8}, 9).tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1]]
     assert keyframe_mask({0, 5}, 9).tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0]]
     assert keyframe_mask({0}, 1).tolist() == [[1]] * 4
+
+
+def test_a_second_reference_is_shown_and_not_marked():
+    shot, how = make_shot(20), make_settings(reference=Both())
+    asked: list[torch.Tensor] = []
+    watched = networks()
+    run = watched.transformer.forward
+
+    def forward(x, y, *told):
+        asked.append(y)
+        return run(x, y, *told)
+
+    watched.transformer.forward = forward
+    try:
+        list(stream(watched, shot, how))
+    finally:
+        del watched.transformer.forward
+    ends = LinearCodec().encode(torch.stack([torch.zeros(3, *SIZE)] * 8 + [shot.frame(8)], 1))
+    mask, latent = asked[0][0].split((4, 16))
+    assert mask[:, 0].all()
+    assert not mask[:, 1:].any()
+    assert torch.equal(latent[:, -1], ends[:, -1])
+
+
+def test_a_shot_that_begins_with_its_source_is_nearer_to_it_the_less_noise_there_is():
+    source = np.concatenate([to_uint8(make_shot(17).frame(index)[:, None]) for index in range(17)])
+    far, known = [], make_shot(17)
+    for begin in (0.05, 0.5, 1.0):
+        how = make_settings(sampling=replace(GUIDED, begin=begin), color=0.0)
+        made = np.concatenate([chunk.frames for chunk in stream(networks(), known, how)])
+        latents = [LinearCodec().encode(from_uint8(torch.from_numpy(one).movedim(3, 0))) for one in (made, source)]
+        far.append(distance(*latents))
+    assert far == sorted(far)
 
 
 def test_chained_chunks_share_one_picture_and_no_motion():

@@ -122,6 +122,20 @@ def test_references_are_drawn_where_their_sampler_says(sampler: str, least: int,
     assert len({place.reference for place in places}) > 5
 
 
+def test_a_second_reference_lies_later_and_is_shown_at_the_end_as_the_engine_shows_it() -> None:
+    drawn = chunks(both=True, first=0.0)
+    rng = random.Random(0)
+    places = [drawn.place(rng) for _ in range(50)]
+    assert all(place.second is not None and place.second >= place.reference for place in places)
+    sample = drawn.samples([Place(1, 3, 2, "context", 8)])
+    small = codec(MINI)
+    keyframes = {at: from_uint8(torch.from_numpy(clip(1).frames[frame]).movedim(2, 0))
+                 for at, frame in ((0, 8), (MINI.frames - 1, 32))}
+    conditioner = Conditioner(Networks(transformer(MINI), small, LatentVision(small)), torch.zeros(0, 4), None)
+    assert torch.allclose(sample.y()[0], conditioner.known(keyframes, MINI.frames, soft=True), atol=2e-3)
+    assert not torch.equal(sample.y()[0, :4], conditioner.known(keyframes, MINI.frames)[:4])
+
+
 def test_shares_are_as_asked() -> None:
     drawn = chunks(first=0.3, pairs=0.2)
     rng = random.Random(1)

@@ -47,6 +47,8 @@ class DrawSettings:
     """Share of chunks that begin a shot: no context, the first frame is the reference."""
     pairs: float = 0.0
     """Share of chunks between two references, their first and their last frame, without context."""
+    both: bool = False
+    """Whether a second reference, drawn as the first, is shown at the chunk's end, not marked (the paper's eq. 5)."""
     audio: Literal["speech", "truth"] = "speech"
     """What is heard: the speech encoder, or the true visemes, to prove everything behind it."""
 
@@ -61,6 +63,8 @@ class Place:
     reference: int
     """Quarter of the reference's frame."""
     kind: Literal["context", "first", "pair"]
+    second: int | None = None
+    """Quarter of a second reference's frame, which is shown at the chunk's end and not marked."""
 
 
 class Chunks:
@@ -94,7 +98,9 @@ class Chunks:
         kind = rng.random()
         if kind < self.settings.first + self.settings.pairs:
             return Place(clip, start, start, "first" if kind < self.settings.first else "pair")
-        return Place(clip, start, self._reference(rng, start, self.clips[clip].frames, quarters), "context")
+        drawn = sorted(self._reference(rng, start, self.clips[clip].frames, quarters)
+                       for _ in range(1 + self.settings.both))
+        return Place(clip, start, drawn[0], "context", drawn[1] if self.settings.both else None)
 
     def _reference(self, rng: random.Random, start: int, total: int, quarters: int) -> int:
         sampler = SAMPLERS[self.settings.reference]
@@ -137,8 +143,9 @@ class Chunks:
         known = self.grey.clone()  # (16, T, h, w)
         first = clip.given[place.reference].float().transpose(0, 1)[:, :known.shape[1]]  # (16, r+1, h, w)
         known[:, :first.shape[1]] = first
-        if place.kind == "pair":
-            known[:, -1] = clip.ends[place.start + known.shape[1] - 1].float()
+        last = place.start + known.shape[1] - 1 if place.kind == "pair" else place.second
+        if last is not None:
+            known[:, -1] = clip.ends[last].float()
         return known
 
     def heard(self, place: Place, later: int = 0) -> Tensor:

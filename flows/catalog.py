@@ -83,8 +83,7 @@ def _job(run: Session, episode: str, catalog: str, job: Mapping[str, Any]) -> Ep
 def _read(catalog: str, settings: Settings) -> list[EpisodeJob]:
     if not catalog:
         raise InputError("neither a catalog nor a job is given", where="catalog")
-    generator = settings.engines["generator"]
-    return catalog_jobs(load_catalog(Path(catalog)), settings.out, None if generator == "auto" else generator)
+    return catalog_jobs(load_catalog(Path(catalog)), settings.out)
 
 
 def _catalog_name() -> str:

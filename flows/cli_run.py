@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from flows.deploy import running_server
 from flows.options import AcceptSource, Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
 from flows.settings import Settings, load_settings, use_prefect_quietly
-from flows.show import Terminal, deliverables_table, error_line, files_list, next_commands
+from flows.show import Terminal, deliverables_table, error_line, files_list, next_commands, warning_line
 from flows.steps import later_steps
 from models.errors import InputError
 
@@ -64,7 +65,7 @@ def dub(ctx: typer.Context,
     given = flags(out, state, generator, assignments)
     settings = load_settings(config, given)
     tags = [tag for tag in to.replace(",", " ").split() if tag]
-    job = video_job(video, tags, settings.out, source=source, generator=generator, excerpt=excerpt)
+    job = video_job(video, tags, settings.out, source=source, excerpt=excerpt)
     order = Order("dub", settings, [Selected(job, job.languages)], config=config_path(config), flags=given,
                   accept_new_source=accept_new_source)
     return carry_out(order, as_json=as_json, debug=ctx.obj)
@@ -131,9 +132,7 @@ def select_from(catalog: Path, settings: Settings, episodes: Sequence[str], lang
     from flows.jobs import catalog_jobs, select
     from models.catalog import load_catalog
 
-    chosen = settings.engines["generator"]
-    jobs = catalog_jobs(load_catalog(catalog), settings.out, None if chosen == "auto" else chosen)
-    return select(jobs, episodes, languages)
+    return select(catalog_jobs(load_catalog(catalog), settings.out), episodes, languages)
 
 
 def config_path(config: Path | None) -> str:
@@ -187,6 +186,8 @@ def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -
             change(run.space)
             run.look_again()
             todo = left_to_do(run, order.selected, accept_new_source=order.accept_new_source)
+        for notice in run.notices:
+            terminal.say(f"  {escape(notice)}")
         if todo and order.settings.prefect and not debug:  # Prefect would keep the traceback to itself
             terminal.say("  starting Prefect …")
             _under_prefect(run, order)
@@ -218,6 +219,8 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
     done = [one.deliverable for _, one in sorted(run.localized.items())]
     for words in [failure.message for failure in run.failures] + run.below_bar:
         error_line(words)
+    for words in run.warnings:
+        warning_line(words)
     ran, reused = summary["steps_run"], summary["steps_reused"]
     head = f"{ran} steps run, {reused} reused, {summary['seconds']:.1f} s" if ran or reused else ""
     if not done:

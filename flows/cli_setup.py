@@ -84,7 +84,8 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
         except InfinidubError as error:
             results.append({"name": name, "ok": False, "error": str(error)})
             code = error.exit_code
-    answer(as_json, {"weights": results}, *(
+    nothing = "" if results else f"nothing to verify: no weights are in {escape(str(store.root))}"
+    answer(as_json, {"weights": results}, nothing, *(
         f"{MARKS['done' if one['ok'] else 'failed']} {one['name']}  {escape(one['error'])}" for one in results))
     return code
 

@@ -31,7 +31,7 @@ def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
          as_json: Json = False) -> int:
     """Show what a run would do, and what it lacks; '?' where only a step will tell."""
     from flows.jobs import Selected
-    from flows.preflight import lacking
+    from flows.preflight import choices, lacking
     from flows.status import forecast, write_shards
     from flows.wiring import open_workspace
 
@@ -44,7 +44,9 @@ def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
     todo = [Selected(one.job, tags) for one in selected
             if (tags := tuple(tag for tag in one.languages if (one.job.id, tag) in undone))]
     lack = lacking(space, todo)
-    answer(as_json, {"episodes": plans, "shards": written, "missing": lack}, forecast_table(plans),
+    notices = choices(settings, todo)
+    answer(as_json, {"episodes": plans, "shards": written, "missing": lack, "notices": notices}, forecast_table(plans),
+           escape("\n".join(notices)),
            "\n".join(f"{MARKS['failed']} {escape(what)}" for what in lack), "\n".join(written))
     return 0
 

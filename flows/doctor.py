@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.settings import BEST_GENERATOR, Settings, cuda_gpu, prefect_server
+from flows.choice import BEST, choose, cuda_gpu
+from flows.settings import Settings, prefect_server
 from models.engines import adapter, missing
 from models.errors import InfinidubError
 from models.weights import WeightStore
@@ -61,7 +62,7 @@ def _engines(settings: Settings) -> Iterator[Check]:
             yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
                         weights.command(wanted))
     yield from _auto(settings)
-    if settings.engine("generator") == BEST_GENERATOR and not cuda_gpu():
+    if settings.engine("generator") == BEST and not cuda_gpu():
         yield Check("  no CUDA GPU", ok=False, found="its network of 14 billion parameters takes hours on a CPU for a"
                     " second of video", mend="Use a machine with a CUDA GPU, or keep pictures as they are:"
                     " --set engines.generator=passthrough", needed=False)
@@ -69,10 +70,14 @@ def _engines(settings: Settings) -> Iterator[Check]:
 
 def _auto(settings: Settings) -> Iterator[Check]:
     """Why pictures stay as they are, where 'auto' decided so: nothing that is needed, but good to know."""
-    lack = settings.auto_lack() if settings.engines["generator"] == "auto" else ""
-    if lack:
-        what, _, mend = lack.partition(". ")
+    chosen = choose(settings)
+    if chosen.lack:
+        what, _, mend = chosen.lack.partition(". ")
         yield Check("  no generated pictures", ok=False, found=what, mend=mend, needed=False)
+    lacks = {size: missing("generator", size, settings.options.get(size, {})) for size in ("nano", "lite")}
+    here = [size for size, lack in lacks.items() if not lack]
+    what, _, mend = lacks["lite"].partition(". ")
+    yield Check("  small weights", bool(here), ", ".join(here) or what, mend, needed=False)
 
 
 def _apertium_pairs() -> Check:

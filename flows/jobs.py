@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from flows.choice import SMALL
 from flows.pipeline import EpisodeJob
 from models.catalog import Catalog, language_tag
 from models.errors import InputError
@@ -27,21 +29,33 @@ class Selected:
     languages: tuple[str, ...]
 
 
-def catalog_jobs(catalog: Catalog, out: Path, generator: str | None = None) -> list[EpisodeJob]:
+def catalog_jobs(catalog: Catalog, out: Path) -> list[EpisodeJob]:
     """Every episode of a catalog with its defaults filled in, the most urgent first.
 
     Args:
         catalog: As loaded.
         out: Where deliverables go.
-        generator: Overrides the catalog's.
     """
+    picture_s = _picture_s(catalog)
     jobs = [EpisodeJob(
         id=catalog.full_id(episode), title=episode.title or episode.id, video=episode.video, out=out,
         languages=catalog.languages_of(episode), source_language=catalog.source_language, me=episode.me,
         transcript=episode.transcript, script=episode.script, dialogue=episode.dialogue, glossary=catalog.glossary,
-        cast=catalog.cast, generator=generator or catalog.generator, profile=catalog.profile,
-        priority=episode.priority) for episode in catalog.episodes]
+        cast=catalog.cast, generator=catalog.generator_of(episode), picture_s=picture_s,
+        profile=catalog.profile, priority=episode.priority) for episode in catalog.episodes]
     return sorted(jobs, key=lambda job: -job.priority)
+
+
+def _picture_s(catalog: Catalog) -> float:
+    """Seconds of picture of all that `small` is to make; looked at only where a catalog names it."""
+    from tasks.media import probe
+
+    total = 0.0
+    for episode in catalog.episodes:
+        if catalog.generator_of(episode) == SMALL:
+            with suppress(InputError):  # what is no video is refused when its turn comes
+                total += float(probe(episode.video).duration or 0) * len(catalog.languages_of(episode))
+    return total
 
 
 def select(jobs: Sequence[EpisodeJob], episodes: Sequence[str] = (), languages: Sequence[str] = ()) -> list[Selected]:
@@ -70,7 +84,7 @@ def select(jobs: Sequence[EpisodeJob], episodes: Sequence[str] = (), languages: 
     return [one for one in selected if one.languages]
 
 
-def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None = None, generator: str | None = None,
+def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None = None,
               excerpt: str | None = None) -> EpisodeJob:
     """The job of `infinidub dub`.
 
@@ -79,7 +93,6 @@ def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None =
         to: BCP-47 tags.
         out: Where deliverables go.
         source: BCP-47 of what is spoken; found out when None.
-        generator: Engine name.
         excerpt: 'A-B', seconds or timecodes.
 
     Raises:
@@ -97,7 +110,7 @@ def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None =
     stem = ".".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part)[:64].strip("-._")
                     for part in (video.stem, excerpt) if part)
     return EpisodeJob(id=stem or "video", title=video.stem, video=video.resolve(), out=out, languages=languages,
-                      source_language=spoken, generator=generator, range=parse_range(excerpt) if excerpt else None)
+                      source_language=spoken, range=parse_range(excerpt) if excerpt else None)
 
 
 def parse_tag(tag: str, where: str) -> str:

@@ -63,6 +63,8 @@ class EpisodeJob:
     glossary: dict[str, dict[str, str]] = field(default_factory=dict)
     cast: dict[str, dict[str, str]] = field(default_factory=dict)
     generator: str | None = None
+    picture_s: float = 0.0
+    """Seconds of picture that are made at most of all its catalog: on it depends what 'small' means."""
     profile: str | None = None
     range: tuple[int, int] | None = None
     """Ticks [start, end) of an excerpt."""
@@ -205,7 +207,7 @@ class Pipeline:
         settings = self.space.settings
         return self._step(work, takes, plan, PlanRequest(
             source=prepared.source, shots=prepared.shots, speech=speech, region=settings.region,
-            generator=self.space.generator(self.job.generator, self.job.id, speech.language),
+            generator=self.space.generator(self.job.generator, self.job.picture_s, self.job.id, speech.language),
             profile=self.job.profile or settings.profile, prompt=settings.prompt,
             seed=settings.seed + takes.get("generate", 0)))
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import langcodes
 
+from flows.choice import Choice, choose
 from flows.jobs import Selected
 from flows.pipeline import EpisodeJob
+from flows.settings import Settings
 from flows.wiring import Workspace
 from models.engines import adapter, missing
 from models.errors import InputError, SetupError
@@ -40,6 +42,16 @@ def lacking(space: Workspace, todo: Sequence[Selected]) -> list[str]:
     return list(found)
 
 
+def choice(settings: Settings, job: EpisodeJob) -> Choice:
+    """The generator of an episode."""
+    return choose(settings, job.generator, job.picture_s)
+
+
+def choices(settings: Settings, todo: Sequence[Selected]) -> list[str]:
+    """Which generators are taken and why, a line each."""
+    return list(dict.fromkeys(choice(settings, one.job).line for one in todo))
+
+
 def check_engine(space: Workspace, port: str, name: str, *, hashed: bool = True) -> None:
     """Whether an engine can run here: programs, libraries, weights; unless `hashed` is off, whole ones."""
     options = space.settings.options.get(name, {})
@@ -53,7 +65,6 @@ def check_engine(space: Workspace, port: str, name: str, *, hashed: bool = True)
 
 
 def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:
-    choose = space.settings.engine
     ports = ["shot-detector", "face-detector", "diarizer"]
     heard = any(language in job.dialogue and language not in job.script for language in languages)
     if job.transcript is None or space.settings.check_speech or heard:
@@ -62,7 +73,7 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
-    return [*((port, choose(port)) for port in ports), ("generator", choose("generator", job.generator))]
+    return [*((port, space.settings.engine(port)) for port in ports), ("generator", choice(space.settings, job).name)]
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:

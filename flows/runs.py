@@ -16,7 +16,7 @@ from typing import Any
 from flows.jobs import Selected
 from flows.listener import Listener, Silence
 from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
-from flows.preflight import preflight
+from flows.preflight import choices, preflight
 from flows.settings import Settings
 from flows.wiring import Workspace, environment, open_workspace
 from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
@@ -56,6 +56,8 @@ class Session:
     localized: dict[tuple[str, str], Localized] = field(default_factory=dict)
     multi: dict[str, Path] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    """Which generators are taken for what is missing, and what must be known of them."""
     broken: InfrastructureError | None = None
     """What ended the run before its time."""
     started: float = field(default_factory=time.monotonic)
@@ -209,6 +211,12 @@ class Session:
                 for check in done.inspection.checks if not check.passed]
 
     @property
+    def warnings(self) -> list[str]:
+        """What was delivered and is perhaps not what was meant."""
+        silent = sorted({episode for (episode, _), done in self.localized.items() if not done.speech.lines})
+        return [f"{episode}: no speech was found in it, so nothing of it is dubbed" for episode in silent]
+
+    @property
     def exit_code(self) -> int:
         """0; the failures' own code when everything failed alike, else 4; GateError's when a bar was missed."""
         codes = {failure.exit_code for failure in self.failures}
@@ -228,6 +236,7 @@ class Session:
             "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
             "multi": [str(path) for _, path in sorted(self.multi.items())],
             "failed": [vars(failure) for failure in self.failures],
+            "notices": self.notices, "warnings": self.warnings,
         } | error
 
 
@@ -290,6 +299,7 @@ def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source:
             if missing:
                 preflight(run.space, [missing])
                 run.todo.append(missing)
+    run.notices = choices(run.space.settings, run.todo)
     return run.todo
 
 

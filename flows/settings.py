@@ -23,11 +23,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from flows.choice import WORDS, choose
 from models.downloads import mirror
-from models.engines import ENGINES, adapter, missing
-from models.errors import InputError, SetupError
+from models.engines import ENGINES
+from models.errors import InputError
 from models.records import Scalar
-from models.weights import WeightStore
 
 CONFIG_FILE = "infinidub.toml"
 PREFIX = "INFINIDUB_"
@@ -40,11 +40,6 @@ PREFECT_DEFAULTS = {
 }
 """How Prefect behaves under `infinidub` unless the user's own environment says otherwise."""
 
-BEST_GENERATOR = "infinitetalk"
-"""What 'auto' means where it can run; elsewhere, pictures stay as they are."""
-GPU_FILES = Path("/dev")
-"""Where CUDA devices show as `nvidia0`, `nvidia1` …, in containers too."""
-
 DEFAULT_ENGINES = {
     "recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
     "shot-detector": "scenedetect", "face-detector": "dlib", "generator": "auto",
@@ -55,7 +50,7 @@ def _engines(chosen: dict[str, str]) -> dict[str, str]:
     for port, name in chosen.items():
         if port not in ENGINES:
             raise ValueError(f"@{port}@there is no such port. There are: {', '.join(ENGINES)}")
-        if name not in ENGINES[port] and (port, name) != ("generator", "auto"):
+        if name not in ENGINES[port] and not (port == "generator" and name in WORDS):
             raise ValueError(f"@{port}@no {port} is called {name!r}. There are: {', '.join(ENGINES[port])}")
     return DEFAULT_ENGINES | chosen
 
@@ -72,12 +67,6 @@ def _device(name: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise ValueError(f"{name[:40]!r} is no device. There are: cpu, cuda, cuda:N")
     return name
-
-
-def cuda_gpu() -> str:
-    """The file of this machine's first CUDA GPU, '' where there is none or the environment hides it."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
-    return "" if hidden else next(map(str, sorted(GPU_FILES.glob("nvidia[0-9]*"))), "")
 
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -100,7 +89,7 @@ class Settings(BaseSettings):
     weights_mirror: Annotated[str, AfterValidator(mirror)] = ""
     """`file:…/` or `s3:…/` under which weights lie ready made: pulled from there, not from where the lock says."""
     engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
-    """Port → engine name. 'auto': the best generator this machine can run."""
+    """Port → engine name; a generator may also be 'auto' or 'small' (see `flows.choice`)."""
     options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
     """Engine name → its own options."""
     loudness_lufs: float = Field(-23.0, ge=-40, le=-5)
@@ -124,27 +113,9 @@ class Settings(BaseSettings):
     """Run under Prefect; without it the same steps are called plainly."""
     secrets: dict[str, SecretStr] = Field({})
 
-    def engine(self, port: str, named: str | None = None) -> str:
-        """The name of the engine to use for a port: the one that a job names, else the one that is set."""
-        name = self.engines[port] if named in {None, "auto"} else str(named)
-        return name if name != "auto" else "passthrough" if self.auto_lack() else BEST_GENERATOR
-
-    def auto_lack(self) -> str:
-        """Why 'auto' leaves pictures as they are on this machine, and what mends it; '' where it generates.
-
-        Looks at files alone: it is asked often, and by verbs that are to answer at once.
-        """
-        options = self.options.get(BEST_GENERATOR, {})
-        if not cuda_gpu():
-            return "there is no CUDA GPU here. Use a machine with one, or leave it so"
-        lack = missing("generator", BEST_GENERATOR, options)
-        if lack:
-            return lack
-        try:
-            WeightStore(self.weights).need(adapter("generator", BEST_GENERATOR).required_weights(options), hashed=False)
-        except SetupError as error:
-            return f"the weights {error.where} are not here. {error.hint}"
-        return ""
+    def engine(self, port: str) -> str:
+        """The name of the engine to use for a port; of the generator, where no job names one."""
+        return choose(self).name if port == "generator" else self.engines[port]
 
     def secret(self, name: str) -> str:
         """A secret's value, '' if it was not given; names are lower case."""

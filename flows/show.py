@@ -105,6 +105,11 @@ def error_line(error: InfinidubError | str) -> None:
     stderr.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())), soft_wrap=True)
 
 
+def warning_line(words: str) -> None:
+    """`warning: what`, on one line."""
+    stderr.print(Text.assemble(("warning: ", "bold yellow"), words), soft_wrap=True)
+
+
 def _place(episode: str, language: str) -> str:
     return f"{episode} · {language}" if language else episode
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flows.choice import choose
 from flows.settings import Settings
 from models.engines import EngineCache, adapter, describe
 from models.engines.clip_files import clip_weights
@@ -47,12 +48,12 @@ class Workspace:
 
     def engine(self, port: str, name: str | None = None, **extra: Scalar) -> EngineRef:
         """The engine that is chosen for `port` (or `name`), as it enters recipes."""
-        name = self.settings.engine(port, name)
+        name = name or self.settings.engine(port)
         return describe(port, name, {**self.settings.options.get(name, {}), **extra}, self.weights.hashes)
 
-    def generator(self, name: str | None, episode: str, language: str) -> EngineRef:
+    def generator(self, named: str | None, picture_s: float, episode: str, language: str) -> EngineRef:
         """The generator of one episode and language; finished clips (`files`) are named by content, one by one."""
-        name = self.settings.engine("generator", name)
+        name = choose(self.settings, named, picture_s).name
         folder = self.settings.options.get(name, {}).get("folder")
         if name != "files" or not folder:
             return self.engine("generator", name)

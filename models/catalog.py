@@ -124,7 +124,7 @@ def _csv_terms(path: Path) -> dict[str, dict[str, str]]:
 
 
 class CatalogEpisode(Record):
-    """One episode. Languages not given are the catalog's."""
+    """One episode. Languages and generator not given are the catalog's."""
 
     id: Name
     video: File
@@ -138,6 +138,8 @@ class CatalogEpisode(Record):
     dialogue: dict[Tag, File] = Field({})
     """Language → finished dialogue track; replaces synthesis."""
     languages: Languages | None = None
+    generator: Text | None = None
+    """Over the catalog's."""
     priority: Priority = 0
     """Higher goes first."""
 
@@ -161,6 +163,10 @@ class Catalog(Record):
     def languages_of(self, episode: CatalogEpisode) -> tuple[str, ...]:
         """The languages an episode is dubbed into."""
         return episode.languages or self.languages
+
+    def generator_of(self, episode: CatalogEpisode) -> str | None:
+        """The generator that is named for an episode."""
+        return episode.generator or self.generator
 
     def full_id(self, episode: CatalogEpisode) -> str:
         """`series/id`: the episode's name everywhere."""

@@ -46,6 +46,8 @@ class Engine(Protocol):
     """Option names that say where to reach the engine, not what it answers: kept out of recipes."""
     OWN_FILES: ClassVar[str]
     """How the names of those weights begin that are a user's files, not the lock's, and that it checks itself; ''."""
+    CAUTION: ClassVar[str]
+    """What a user must know before he takes it, as one clause; '' where nothing."""
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None: ...
 

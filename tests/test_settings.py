@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import examine
 from flows.settings import Settings, load_settings, prefect_environment
 from models.errors import InputError
-from models.lockfile import read_lock
 
 
 @pytest.fixture(autouse=True)
@@ -26,79 +24,6 @@ def test_defaults_need_no_file(empty_folder: Path) -> None:
     assert settings.database.get_secret_value() == f"sqlite:///{settings.state}/infinidub.db"
     assert settings.engine("recognizer") == "faster-whisper"
     assert settings.engine("generator") == "passthrough"
-
-
-def pretend_gpu(monkeypatch: pytest.MonkeyPatch, devices: Path, *names: str) -> None:
-    devices.mkdir()
-    for name in names:
-        (devices / name).touch()
-    monkeypatch.setattr("flows.settings.GPU_FILES", devices)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-def pretend_weights(folder: Path, *names: str) -> None:
-    """Sparse files of the right sizes: 'auto' looks at no more."""
-    for name in names:
-        entry = read_lock().entries[name]
-        facts = [f'["{file}"]\norigin = "{"/".join(entry.place(file))}"\nsize = 3\nsha256 = "{"0" * 64}"\n'
-                 for file in entry.unlocked]
-        for file, locked in entry.files.items():
-            path = folder / name / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as out:
-                out.truncate(3 if file in entry.unlocked else locked.size)
-        (folder / f"{name}.lock.toml").write_text("\n".join(facts))
-
-
-NEEDED = ("wan-i2v-480p", "wan-companions", "infinitetalk-single", "chinese-wav2vec2-base")
-
-
-def test_auto_generates_where_gpu_libraries_and_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("diffusers")
-    pretend_gpu(monkeypatch, tmp_path / "dev", "nvidia0", "nvidiactl")
-    settings = load_settings(flags={"weights": tmp_path / "weights"})
-    assert settings.engine("generator") == "passthrough"
-    assert settings.auto_lack().endswith("Get them with: infinidub models pull infinitetalk-480p")
-    pretend_weights(tmp_path / "weights", *NEEDED)
-    assert settings.auto_lack() == ""
-    assert settings.engine("generator") == settings.engine("generator", "auto") == "infinitetalk"
-    assert settings.engine("generator", "passthrough") == "passthrough"
-    two = load_settings(flags={"weights": tmp_path / "weights",
-                               "options.infinitetalk.weights": "infinitetalk-480p-multi"})
-    assert "infinitetalk-multi" in two.auto_lack()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert settings.engine("generator") == "passthrough"
-
-
-def test_auto_needs_a_device_that_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_gpu(monkeypatch, tmp_path / "dev", "nvidiactl", "nvidia-uvm")
-    assert load_settings().auto_lack().startswith("there is no CUDA GPU here")
-
-
-def test_doctor_says_why_pictures_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("diffusers")
-    pretend_gpu(monkeypatch, tmp_path / "dev", "nvidia0")
-    checks = {check.name.strip(): check for check in examine(load_settings(flags={"weights": tmp_path}))}
-    assert not checks["no generated pictures"].needed
-    assert checks["no generated pictures"].mend.endswith("infinidub models pull infinitetalk-480p")
-    asked = examine(load_settings(flags={"weights": tmp_path, "engines.generator": "infinitetalk"}))
-    checks = {check.name.strip(): check for check in asked}
-    assert "no generated pictures" not in checks
-    assert {(checks[f"weights {name}"].ok, checks[f"weights {name}"].mend) for name in NEEDED} == {
-        (False, "infinidub models pull infinitetalk-480p")}
-
-
-def test_doctor_says_what_the_large_generator_means_without_a_gpu(tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_gpu(monkeypatch, tmp_path / "dev")
-    asked = load_settings(flags={"weights": tmp_path, "engines.generator": "infinitetalk"})
-    checks = {check.name.strip(): check for check in examine(asked)}
-    assert not checks["no CUDA GPU"].ok
-    assert not checks["no CUDA GPU"].needed
-    assert "hours on a CPU" in checks["no CUDA GPU"].found
-    assert "no CUDA GPU" not in {check.name.strip() for check in examine(load_settings())}
-    (tmp_path / "dev" / "nvidia0").touch()
-    assert "no CUDA GPU" not in {check.name.strip() for check in examine(asked)}
 
 
 def test_flags_win_over_environment_over_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

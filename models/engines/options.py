@@ -21,6 +21,7 @@ class Adapter:
     OPTIONS: ClassVar[type[Record]] = Record
     CONNECTION: ClassVar[frozenset[str]] = frozenset()
     OWN_FILES: ClassVar[str] = ""
+    CAUTION: ClassVar[str] = ""
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         """Needs nothing of its home."""

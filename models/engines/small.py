@@ -109,6 +109,7 @@ class Small(Adapter):
 
     SIZE: ClassVar[str]
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path", "device"})
+    CAUTION: ClassVar[str] = "It knows only the rendered people of the synthetic world; real faces will not be kept"
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options: SmallOptions = read_options(OPTIONS[self.SIZE], ref.name, ref.options, home.connection)

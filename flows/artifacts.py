@@ -70,7 +70,7 @@ def report_language(done: Localized) -> None:
     create_table_artifact(timing_rows(done), key=f"{key}-timing", description=f"Every line of {name}: asked and spoken")
     create_markdown_artifact(report_markdown(done), key=f"{key}-report", description=f"Figures of {name}")
     create_image_artifact(image_url=image_address(Path(done.deliverable.video).with_name("contact-sheet.png")),
-                          key=f"{key}-shots", description=f"Source and dub of {name}, a row a shot")
+                          key=f"{key}-shots", description=f"Source above dub of {name}, shot by shot")
 
 
 def report_catalog(run: Session, selected: Sequence[Selected]) -> None:

@@ -81,7 +81,7 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     subtitles = {folder / f"{stem}.{kind}": file for kind, file in sorted(assembled.subtitles.items())}
     delivered = _deliverable(folder, stem, episode, assembled, inspection, speech, tuple(map(str, subtitles)))
     files = {Path(delivered.video): assembled.video, **subtitles, folder / f"{stem}.dialogue.flac": mix.dialogue,
-             folder / "contact-sheet.png": contact_sheet(work, source, plan, assembled)}
+             folder / "contact-sheet.png": contact_sheet(work, source, plan, speech, assembled)}
     report = _report(delivered, inspection, mix, speech, plan, source, [path.name for path in files])
     items = [Item(path, content) for path, content in files.items()]
     _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, delivered.model_dump(mode="json"))

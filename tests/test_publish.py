@@ -21,17 +21,20 @@ from models.records import (
     Assembled,
     Check,
     Deliverable,
+    EngineRef,
+    FaceTrack,
     Inspection,
     Loudness,
     Mix,
     Plan,
     PlannedShot,
+    ShotRequest,
     Source,
     Speech,
     SpokenLine,
 )
 from tasks import publish as module
-from tasks.contact_sheet import MOST_ROWS
+from tasks.contact_sheet import BACKGROUND, CAPTION, GAP, MOMENTS, MOST_ROWS, WIDTH
 from tasks.media import FrameWriter
 from tasks.publish import publish, publish_multi
 from tasks.step import Work
@@ -124,21 +127,44 @@ def test_report_tells_lines_shots_and_checks(work: Work, given: dict[str, Any]) 
     assert set(report["files"]) == NAMES - {"report.json"}
 
 
-def test_contact_sheet_shows_source_and_dub_side_by_side(work: Work, given: dict[str, Any]) -> None:
+def pair(sheet: Any, top: int, column: int) -> tuple[int, int]:
+    """Values of source and dub in a column of a strip that begins at `top`, of pictures of 4:3."""
+    height, x = WIDTH * 3 // 4, GAP + column * (WIDTH + GAP) + WIDTH // 2
+    y = top + 2 * CAPTION + height // 2
+    return int(sheet[y, x, 0]), int(sheet[y + height + GAP, x, 0])
+
+
+def test_contact_sheet_shows_the_source_above_the_dub_where_somebody_speaks(work: Work, given: dict[str, Any]) -> None:
+    line = given["speech"].lines[0]
+    given["speech"] = Speech(language="es", lines=(line.model_copy(update={"start": 12 * 1920, "length": 8 * 1920}),))
     publish(work, **given)
     sheet = cv2.imread(str(folder_of(given) / "contact-sheet.png"))
-    height, width = sheet.shape[0] // 2, sheet.shape[1]
-    for row, frame in enumerate((5, 15)):
-        middle = sheet[row * height + height // 2]
-        assert np.allclose(middle[width // 4], 60 + frame, atol=3)
-        assert np.allclose(middle[3 * width // 4], 160 + frame, atol=3)
+    second = sheet.shape[0] // 2
+    assert pair(sheet, 0, 0) == pytest.approx((60 + 5, 160 + 5), abs=3)  # nobody speaks: the middle, once
+    assert pair(sheet, 0, 1) == (BACKGROUND, BACKGROUND)
+    frames = [13, 15, 17, 19]
+    assert [pair(sheet, second, column) for column in range(MOMENTS)] == [
+        pytest.approx((60 + frame, 160 + frame), abs=3) for frame in frames]
+
+
+def test_contact_sheet_shows_the_face_of_a_generated_shot_close_up(work: Work, given: dict[str, Any]) -> None:
+    first, second = given["plan"].shots
+    request = ShotRequest(shot="S0002", source=given["source"].video, start=10, end=20, width=64, height=48, rate=RATE,
+                          tracks=(), faces=(FaceTrack(id=0, boxes=((10, 0, 0, 10, 10), (15, 10, 0, 10, 10))),),
+                          generator=EngineRef(name="lite"))
+    given["plan"] = Plan(language="es", frames=20, rate=RATE,
+                         shots=(first, second.model_copy(update={"request": request})))
+    publish(work, **given)
+    sheet = cv2.imread(str(folder_of(given) / "contact-sheet.png"))
+    strips = [2 * CAPTION + 2 * (height + GAP) for height in (WIDTH * 3 // 4, WIDTH)]  # the face's is square
+    assert sheet.shape[:2] == (sum(strips), MOMENTS * (WIDTH + GAP) + GAP)
 
 
 def test_contact_sheet_of_very_many_shots_stays_small(work: Work, given: dict[str, Any]) -> None:
     shots = tuple(PlannedShot(shot=f"S{i:04d}", start=i, end=i + 1, kind="passthrough", reason="") for i in range(20))
     given["plan"] = Plan(language="es", frames=20, rate=RATE, shots=shots * 10)
     publish(work, **given)
-    assert cv2.imread(str(folder_of(given) / "contact-sheet.png")).shape[0] < 220 * MOST_ROWS
+    assert cv2.imread(str(folder_of(given) / "contact-sheet.png")).shape[0] < 420 * MOST_ROWS
 
 
 def test_what_is_right_is_not_touched_nor_read_again(work: Work, given: dict[str, Any], said: list[str],

@@ -67,7 +67,7 @@ class Track:
     name: str = ""
 
 
-@step("assemble", version=1, result=Assembled)
+@step("assemble", version=2, result=Assembled)
 def assemble(work: Work, request: AssembleRequest) -> Assembled:
     """Put one language's episode together.
 

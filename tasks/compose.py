@@ -25,6 +25,10 @@ FEATHER = 16
 """The feathered edge is this part of the placement's shorter side …"""
 WIDEST_FEATHER = 32
 """… and at most so many pixels."""
+MUCH = 2.0
+"""From so many times on, a clip is much enlarged: it is blurred, and a narrow edge would show as a frame around it."""
+MUCH_FEATHER = (8, 6)
+"""Then the edge is at least so many of the clip's own pixels, and at most this part of the placement's shorter side."""
 
 Mask = NDArray[np.float32]  # (H, W), 0 … 1
 
@@ -60,7 +64,7 @@ def _pasted(reader: FrameReader, shot: PlannedShot, clip: Clip, color: ColorTags
         raise EngineError(f"its clip leaves the frame of {reader.width}x{reader.height}", where=f"shot {shot.shot}",
                           hint="Generate it anew for this source")
     whole = (place.width, place.height) == (reader.width, reader.height)
-    paste = None if whole else Paste(place, reader.width, reader.height, color)
+    paste = None if whole else Paste(place, reader.width, reader.height, color, place.width / clip.width)
     with FrameReader(file) as generated:
         images = in_between(generated.frames(0, clip.frames), divisor)
         for index, image in zip(range(shot.start, shot.end), images, strict=False):
@@ -99,14 +103,14 @@ def in_between(images: Iterator[Image], divisor: int) -> Iterator[Image]:
 class Paste:
     """Puts pictures into a rectangle of other pictures."""
 
-    def __init__(self, place: Placement, width: int, height: int, color: ColorTags) -> None:
-        """`width` and `height` are those of the frame; `color` its matrix and range."""
+    def __init__(self, place: Placement, width: int, height: int, color: ColorTags, enlarged: float = 1) -> None:
+        """`width` and `height` are those of the frame; `color` its matrix and range; `enlarged`: times, of the clip."""
         self.place, self.color = place, color
         self.size = (height, width)
         # Chroma is shared by two by two pixels: the box begins and ends between them.
         self.box = (place.y - place.y % 2, place.y + place.height + (place.y + place.height) % 2,
                     place.x - place.x % 2, place.x + place.width + (place.x + place.width) % 2)
-        self.mask = feather(place, width, height)[self.box[0]:self.box[1], self.box[2]:self.box[3]]
+        self.mask = feather(place, width, height, enlarged)[self.box[0]:self.box[1], self.box[2]:self.box[3]]
 
     def __call__(self, frame: Any, clip: Any) -> Any:
         """`frame` (`av.VideoFrame`) with `clip` (`av.VideoFrame`, RGB, any size) in the rectangle, as 4:2:0."""
@@ -133,9 +137,12 @@ def _planes(picture: Any) -> list[NDArray[np.uint8]]:
             flat[luma + chroma:].reshape(height // 2, width // 2).copy()]
 
 
-def feather(place: Placement, width: int, height: int) -> Mask:
+def feather(place: Placement, width: int, height: int, enlarged: float = 1) -> Mask:
     """How much of the clip is seen at each pixel of the frame, (height, width): 0 outside, 1 inside, ramps between."""
-    reach = max(1, min(WIDEST_FEATHER, min(place.width, place.height) // FEATHER))
+    short = min(place.width, place.height)
+    reach = max(1, min(WIDEST_FEATHER, short // FEATHER))
+    if enlarged >= MUCH:
+        reach = max(reach, min(round(MUCH_FEATHER[0] * enlarged), short // MUCH_FEATHER[1]))
 
     def ramp(start: int, length: int, size: int) -> Mask:
         at = np.arange(size, dtype=np.float32) + 0.5

@@ -216,14 +216,21 @@ def test_in_between_frames_are_weighted_means(frames, divisor):
     assert shown == [min(last, 100 + 8 * n // divisor) for n in range(frames * divisor)]
 
 
-@given(x=st.integers(0, 60), y=st.integers(0, 60), width=st.integers(2, 40), height=st.integers(2, 40))
-def test_a_feather_fades_inside_its_placement_only(x, y, width, height):
-    mask = feather(Placement(x=x, y=y, width=width, height=height), 100, 100)
+@given(x=st.integers(0, 60), y=st.integers(0, 60), width=st.integers(2, 40), height=st.integers(2, 40),
+       enlarged=st.floats(0.5, 20))
+def test_a_feather_fades_inside_its_placement_only(x, y, width, height, enlarged):
+    mask = feather(Placement(x=x, y=y, width=width, height=height), 100, 100, enlarged)
     inside = np.zeros((100, 100), bool)
     inside[y:y + height, x:x + width] = True
     assert (mask[~inside] == 0).all()
     assert ((mask[inside] > 0) & (mask[inside] <= 1)).all()
     assert mask[y + height // 2, x + width // 2] > 0.2
+
+
+def test_a_much_enlarged_clip_has_a_soft_edge():
+    place = Placement(x=100, y=100, width=256, height=256)
+    sharp, soft = ((feather(place, 640, 480, enlarged)[228, 100:356] < 1).sum() // 2 for enlarged in (1, 4))
+    assert (sharp, soft) == (16, 32)
 
 
 def test_the_same_request_gives_the_same_bytes(work):

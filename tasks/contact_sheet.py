@@ -33,8 +33,8 @@ WIDTH = 240
 """Of each picture, in pixels."""
 MOMENTS = 4
 """Of a generated shot."""
-CLOSE = 1.6
-"""Sides of a close-up against what the face covers during the shot."""
+CLOSE = 2.1
+"""Sides of a close-up against what the face covers during the shot: what is generated, and a little around it."""
 CAPTION, GAP = 20, 4
 MOST_ROWS = 40
 BACKGROUND, INK = 24, (220, 220, 220)

@@ -156,7 +156,7 @@ def test_contact_sheet_shows_the_face_of_a_generated_shot_close_up(work: Work, g
                          shots=(first, second.model_copy(update={"request": request})))
     publish(work, **given)
     sheet = cv2.imread(str(folder_of(given) / "contact-sheet.png"))
-    strips = [2 * CAPTION + 2 * (height + GAP) for height in (WIDTH * 3 // 4, WIDTH)]  # the face's is square
+    strips = [2 * CAPTION + 2 * (height + GAP) for height in (WIDTH * 3 // 4, WIDTH)]  # a face's is square
     assert sheet.shape[:2] == (sum(strips), MOMENTS * (WIDTH + GAP) + GAP)
 
 

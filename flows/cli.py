@@ -17,7 +17,17 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import cli_bench, cli_evaluate, cli_generate, cli_run, cli_setup, cli_show, cli_train, cli_world
+from flows import (
+    cli_bench,
+    cli_evaluate,
+    cli_experiment,
+    cli_generate,
+    cli_run,
+    cli_setup,
+    cli_show,
+    cli_train,
+    cli_world,
+)
 from flows.show import error_line, stderr
 from models.errors import InfinidubError, InputError
 
@@ -34,10 +44,13 @@ VERBS = {
     "shard run": cli_setup.shard_run, "bench engine": cli_bench.bench_engine, "generate": cli_generate.generate,
     "train codec": cli_train.train_codec, "train speech": cli_train.train_speech, "train dit": cli_train.train_dit,
     "world render": cli_world.render, "evaluate": cli_evaluate.evaluate,
+    "experiment conditioning": cli_experiment.conditioning,
 }
 GROUPS = {"models": "Weights of the engines: list, pull, verify.", "shard": "What a GPU job runs.",
           "train": "The small generator's networks, a stage each.",
-          "bench": "How fast it is on this machine.", "world": "People who do not exist: data to train and measure on."}
+          "bench": "How fast it is on this machine.",
+          "experiment": "The paper's experiments, repeated on small weights.",
+          "world": "People who do not exist: data to train and measure on."}
 
 
 class StoppedError(Exception):

@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class InfiniteTalkError(Exception):
     """Base of all errors that a user is meant to read.
@@ -22,6 +25,10 @@ class InfiniteTalkError(Exception):
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         self.what, self.where, self.hint = what, where, hint
         super().__init__(what, where, hint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole from a process that works for another, too: where and hint are given by name only."""
+        return partial(type(self), self.what, where=self.where, hint=self.hint), ()
 
     def __str__(self) -> str:
         """One line: where, what, hint."""

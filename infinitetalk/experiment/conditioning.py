@@ -1,0 +1,278 @@
+"""The experiment, in pieces: forks of one base are trained, pairs dubbed and measured, until a piece's time is up.
+
+    work/experiment.json    what the experiment is of; the folder is taken up by the same only
+    work/base/              copies of the base's files; clips and latents to learn from
+    work/forks/NAME/        states, log, `dit.safetensors`, and `done.json` when it has all its steps
+    work/held/              held-out clips
+    work/dubs/ARM/          figures, a file an item
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infinitetalk.errors import BadInputError, BadWeightsError
+from infinitetalk.evaluate.public import READER
+from infinitetalk.experiment.arms import FORKS, Arm, arms
+from infinitetalk.experiment.bench import BASE, FORKED, HELD, Bench, How, Item, items
+from infinitetalk.experiment.claims import Table
+from infinitetalk.small import codec, speech
+from infinitetalk.small.config import FILE, SmallConfig
+from infinitetalk.small.load import DIT
+from infinitetalk.train.data import INDEX, prepare
+from infinitetalk.train.dit import DitRecipe, train_transformer
+from infinitetalk.train.flow import FlowSettings
+from infinitetalk.train.lessons import Taught, lessons
+from infinitetalk.train.loop import LONGEST, Recipe
+
+ABOUT, DONE = "experiment.json", "done.json"
+NEEDED = (FILE, DIT, codec.WEIGHTS, speech.WEIGHTS)
+LEAST_LEFT = 1.0
+"""Seconds for which nothing new is begun."""
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How forks are trained onwards: all alike, but for their references."""
+
+    steps: int = 2000
+    rate: float = 2e-4
+    batch: int = 16
+    seed: int = 0
+    visemes: float = 0.5
+
+    def recipe(self, fork: str) -> DitRecipe:
+        """Of one fork."""
+        run = Recipe(steps=self.steps, rate=self.rate, warmup=min(100, 1 + self.steps // 10), batch=self.batch,
+                     decay=0.02, ema=0.995, seed=self.seed)
+        return DitRecipe(run=run, flow=FlowSettings(visemes=self.visemes), draw=FORKS[fork],
+                         watched=max(1, self.steps // 4))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far an experiment is."""
+
+    trained: int
+    forks: int
+    dubbed: int
+    dubs: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is done."""
+        return (self.trained, self.dubbed) == (self.forks, self.dubs)
+
+
+class Experiment:
+    """One folder's experiment.
+
+    Args:
+        work: Its folder.
+        base: Folder of the weights that are forked: `config.json`, transformer, codec, speech encoder, and the reader
+            of lips where it has one.
+        data: Clips to learn from.
+        test: Clips of other people, to dub; those held out in `data` unless given.
+        training: How forks are trained.
+        how: How they are dubbed.
+        networks: Folder of published networks, for faces.
+
+    Raises:
+        BadInputError: The folder holds another experiment, or there are no clips.
+        BadWeightsError: The base is not whole.
+    """
+
+    def __init__(self, work: Path, base: Path, data: Path, test: Path | None, training: Training, how: How,
+                 networks: Path | None = None) -> None:
+        self._work, self._data, self._test, self._training, self._how = work, data, test, training, how
+        self._networks = networks
+        self.config = SmallConfig.read(base)
+        absent = next((name for name in NEEDED if not (base / name).is_file()), None)
+        if absent:
+            raise BadWeightsError(f"{absent} is not there", where=str(base), hint="Train it: infinidub train")
+        self.arms = arms(self.config, how.sdedit)
+        about = {"training": asdict(training), "how": asdict(how), "arms": [repr(arm) for arm in self.arms],
+                 "base": {name: _sha256(base / name) for name in (*NEEDED, READER) if (base / name).is_file()},
+                 "data": _listing(data), "test": _listing(test or data), "networks": networks is not None}
+        self._enter(about, base)
+        self.bench = Bench(work, how, networks)
+
+    def _enter(self, about: Mapping[str, Any], base: Path) -> None:
+        file = self._work / ABOUT
+        if begun(self._work):
+            kept = _read(file)
+            other = sorted(name for name in about if (kept or {}).get(name) != about[name])
+            if other:
+                raise BadInputError(f"was begun with other settings ({', '.join(other)})", where=str(self._work),
+                                    hint="Give the same again, or another folder")
+            return
+        (self._work / BASE).mkdir(parents=True, exist_ok=True)
+        for name in about["base"]:
+            shutil.copyfile(base / name, self._work / BASE / name)
+        _write(file, about)
+
+    # -- where it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def items(self) -> list[Item]:
+        """All that is dubbed and measured."""
+        return items(self.arms, self._how)
+
+    def standing(self) -> Standing:
+        """How far it is."""
+        every = self.items
+        return Standing(sum(map(self._trained, FORKS)), len(FORKS), len(every) - len(self._missing()), len(every))
+
+    def _missing(self) -> list[Item]:
+        return [item for item in self.items if _read(item.file(self._work)) is None]
+
+    def _trained(self, fork: str) -> bool:
+        return (self._work / FORKED / fork / DONE).exists()
+
+    def table(self) -> Table:
+        """Figures of those items that all arms have that are to have them: arms stay even."""
+        rows: dict[str, dict[tuple[int, int], Any]] = {arm.name: {} for arm in self.arms}
+        every = self.items
+        kept = {item: told for item in every if (told := _read(item.file(self._work))) is not None}
+        uneven = {(item.pair, item.seed) for item in every if item not in kept}
+        for item, told in kept.items():
+            if (item.pair, item.seed) not in uneven:
+                rows[item.arm.name][item.pair, item.seed] = told
+        return Table(rows)
+
+    def strips(self) -> list[tuple[Arm, Path]]:
+        """Pictures of the first pair, by arm."""
+        found = [(arm, Item(arm, 0, 0).file(self._work).with_suffix(".png")) for arm in self.arms]
+        return [(arm, file) for arm, file in found if file.is_file()]
+
+    # -- a piece ------------------------------------------------------------------------------------------------------
+
+    def go_on(self, minutes: float, workers: int = 1, told: Told = lambda line: None) -> Standing:
+        """Train, dub and measure until the time is up; whatever is begun is brought to its end, or to a state.
+
+        Args:
+            minutes: Wall clock of this piece.
+            workers: Processes that dub, a thread each.
+            told: Is told a line now and then.
+
+        Raises:
+            BadInputError: A piece of no time or a longer one than machines are lent for, or clips that cannot be used.
+            DivergedError: A fork's loss is no number; the last good state is kept.
+        """
+        if not 0 < minutes <= LONGEST:
+            raise BadInputError(f"a piece of {minutes:g} minutes", where="experiment",
+                                hint=f"Take at most {LONGEST:g}, and run it again to go on")
+        end = time.monotonic() + 60 * minutes
+        if not (self._work / HELD / INDEX).exists():
+            prepare(self._test or self._data, self._work / HELD, self.config.side)
+        _ = self.bench.pairs  # what is wrong with clips is said before hours of training
+        self._train(end, told)
+        if all(map(self._trained, FORKS)):
+            self._dub(self._missing(), end, workers, told)
+        return self.standing()
+
+    def _train(self, end: float, told: Told) -> None:
+        taught: Taught | None = None
+        for fork in FORKS:
+            left = end - time.monotonic()
+            if self._trained(fork) or left < LEAST_LEFT:
+                continue
+            if taught is None:
+                taught = lessons(self._data, self._work / BASE, self.config)
+                for name, why in taught.skipped.items():
+                    told(f"{name} skipped: {why}")
+            out = self._work / FORKED / fork
+            out.mkdir(parents=True, exist_ok=True)
+            piece = train_transformer(taught.lessons, out, self.config, max(end - time.monotonic(), LEAST_LEFT) / 60,
+                                      recipe=self._training.recipe(fork), start=self._work / BASE / DIT)
+            told(f"{fork}: step {piece.step} of {self._training.steps}")
+            if piece.finished:
+                _write(out / DONE, {"step": piece.step})
+
+    def _dub(self, missing: Sequence[Item], end: float, workers: int, told: Told) -> None:
+        if workers < 2:
+            for at, item in enumerate(missing):
+                if end - time.monotonic() < LEAST_LEFT:
+                    return
+                self.bench.make(item)
+                _count(told, at + 1, len(missing))
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin,
+                                 initargs=(self._work, self._how, self._networks)) as pool:
+            left, done = list(reversed(missing)), 0
+            running: set[Future[None]] = set()
+            while left or running:
+                while left and len(running) < workers + 1 and end - time.monotonic() >= LEAST_LEFT:
+                    running.add(pool.submit(_make, left.pop()))
+                if not running:
+                    return
+                ready, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in ready:
+                    one.result()
+                    done += 1
+                    _count(told, done, len(missing))
+
+
+_bench: list[Bench] = []
+"""Of a process that dubs."""
+
+
+def _begin(work: Path, how: How, networks: Path | None) -> None:
+    torch.set_num_threads(1)
+    _bench[:] = [Bench(work, how, networks)]
+
+
+def _make(item: Item) -> None:
+    _bench[0].make(item)
+
+
+def _count(told: Told, done: int, of: int) -> None:
+    if done % 20 == 0 or done == of:
+        told(f"{done} of {of} dubs")
+
+
+def begun(work: Path) -> bool:
+    """Whether a folder holds an experiment."""
+    return (work / ABOUT).is_file()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _listing(folder: Path) -> str:
+    """Tells folders apart by the names and sizes of their files."""
+    files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*")
+                   if path.is_file())
+    if not files:
+        raise BadInputError("holds no clips", where=str(folder), hint="Render some: infinidub world render --out …")
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
+def _write(file: Path, told: Mapping[str, Any]) -> None:
+    writing = file.with_name(f".{file.name}")
+    writing.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    writing.replace(file)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """What a file tells; None where it is absent or damaged: then it is made again."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None

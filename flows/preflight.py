@@ -84,10 +84,18 @@ def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:
             raise InputError(f"{space.settings.engine('translator')} does not translate {pair[0]} to {pair[1]}",
                              where=f"{job.id}·{language}",
                              hint="Give a script in the catalog, or choose another with --set engines.translator=NAME")
-    if language not in job.dialogue and not _engine(space, "synthesizer").voices(language):
+    if language in job.dialogue:
+        return
+    synthesizer = _engine(space, "synthesizer")
+    if not synthesizer.voices(language):
         raise InputError(f"{space.settings.engine('synthesizer')} has no voice for {language}",
                          where=f"{job.id}·{language}", hint="Give finished dialogue in the catalog, or choose another"
                          " with --set engines.synthesizer=NAME")
+    for speaker, voice in job.cast.get(language, {}).items():
+        try:
+            synthesizer.check_voice(voice, language)
+        except InputError as error:
+            raise error.at(f"{job.id}·{language}: cast of {speaker}") from error.__cause__
 
 
 def _engine(space: Workspace, port: str) -> Any:

@@ -205,8 +205,7 @@ class Session:
     @property
     def below_bar(self) -> list[str]:
         """What a quality gate failed, in words."""
-        return [f"{episode}·{language}: {check.name} is {check.value:.4g}, the bar is {check.bar}"
-                + (f", worst at {check.worst}" if check.worst else "")
+        return [f"{episode}·{language}: {check.words}"
                 for (episode, language), done in sorted(self.localized.items())
                 for check in done.inspection.checks if not check.passed]
 
@@ -214,7 +213,18 @@ class Session:
     def warnings(self) -> list[str]:
         """What was delivered and is perhaps not what was meant."""
         silent = sorted({episode for (episode, _), done in self.localized.items() if not done.speech.lines})
-        return [f"{episode}: no speech was found in it, so nothing of it is dubbed" for episode in silent]
+        return [f"{episode}: no speech was found in it, so nothing of it is dubbed" for episode in silent] + [
+            words for (episode, language), _ in sorted(self.localized.items())
+            for words in self._uncast(episode, language)]
+
+    def _uncast(self, episode: str, language: str) -> Iterator[str]:
+        """Speakers of the cast whom nobody is."""
+        speakers = self.prepared[episode].transcript.speakers if episode in self.prepared else ()
+        known = {name for speaker in speakers for name in (speaker.id, speaker.name)}
+        for name in self.jobs[episode].cast.get(language, {}) if speakers and episode in self.jobs else ():
+            if name not in known:
+                yield f"{episode}·{language}: the cast names {name!r}, and no speaker is called so. There are: " \
+                      f"{', '.join(speaker.name or speaker.id for speaker in speakers)}"
 
     @property
     def exit_code(self) -> int:

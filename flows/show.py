@@ -150,6 +150,8 @@ def status_table(rows: Sequence[Row]) -> RenderableType:
         table.add_row(escape(row.episode), row.language, *(marks if wide else ("".join(marks), escape(row.state))))
     trouble = [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {row.trouble.step} {row.trouble.item}"
                f"  [red]{row.trouble.error_class}[/]: {escape(row.trouble.error)}" for row in rows if row.trouble]
+    trouble += [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {escape(words)}"
+                for row in rows for words in row.below_bar if not row.trouble]
     return Group(table, *(trouble if wide else ()))
 
 

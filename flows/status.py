@@ -13,7 +13,7 @@ from flows.pipeline import EpisodeJob, Pipeline
 from flows.steps import SHARED, STAND_INS, STEPS
 from flows.wiring import Workspace
 from models.errors import SetupError
-from models.records import Plan, Record, Source
+from models.records import Inspection, Plan, Record, Source
 from models.timebase import seconds
 from tasks.generate import generate_shot
 from tasks.history import Event, delivered, events
@@ -39,6 +39,8 @@ class Row:
     """The newest failure that was not made good."""
     source: Source | None
     plan: Plan | None
+    below_bar: tuple[str, ...] = ()
+    """What a quality gate failed, in words."""
 
     @property
     def done(self) -> bool:
@@ -52,12 +54,14 @@ class Row:
             return f"✗ {self.trouble.step} {self.trouble.item} {self.trouble.error_class}: {self.trouble.error}"
         now = [step for step, state in self.steps.items() if state == "running"]
         ready = sum(state == "done" for state in self.steps.values())
+        if self.done and self.below_bar:
+            return f"✗ {'; '.join(self.below_bar)}"
         return "✓ done" if self.done else f"▸ {now[0]}" if now else f"{ready} of {len(self.steps)} steps"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as `status --json` prints it."""
         return {"episode": self.episode, "language": self.language, "done": self.done, "steps": self.steps,
-                "failed": asdict(self.trouble) if self.trouble else None}
+                "failed": asdict(self.trouble) if self.trouble else None, "below_bar": list(self.below_bar)}
 
 
 def survey(space: Workspace, selected: Sequence[Selected]) -> list[Row]:
@@ -67,7 +71,7 @@ def survey(space: Workspace, selected: Sequence[Selected]) -> list[Row]:
 
 def _episode(space: Workspace, one: Selected) -> list[Row]:
     job, shared = one.job, dict[str, Record]()
-    news, files = events(space.ledger, job.id), delivered(space.ledger, job.id)
+    news, files = events(space.ledger, job.id), delivered(space.ledger, job.id, job.out)
     try:
         prepared = Pipeline(space, job, _remembering(shared), dry=True).prepare(_work(space, job))
     except (NotDoneError, SetupError):  # an engine that is not here has done nothing yet
@@ -98,9 +102,10 @@ def _row(episode: str, language: str, names: set[str], news: dict[tuple[str, str
             if event else "waiting"
         if steps[step] == "failed":
             trouble = event
-    source, plan = found.get("ingest"), found.get("plan")
+    source, plan, seen = found.get("ingest"), found.get("plan"), found.get("inspect")
+    missed = [check.words for check in seen.checks if not check.passed] if isinstance(seen, Inspection) else []
     return Row(episode, language, steps, trouble, source if isinstance(source, Source) else None,
-               plan if isinstance(plan, Plan) else None)
+               plan if isinstance(plan, Plan) else None, tuple(missed))
 
 
 def forecast(space: Workspace, selected: Sequence[Selected]) -> list[dict[str, Any]]:

@@ -181,6 +181,10 @@ class Synthesizer(Engine, Protocol):
         """Names of those weights of its `EngineRef` that what `voice` says depends on."""
         ...
 
+    def check_voice(self, voice: str, language: str) -> None:
+        """Raise `InputError` where `voice` is not known, or not for the language; the message lists those that are."""
+        ...
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` at `sample_rate`; `speed` 1.1 asks for a tempo a tenth faster where the engine can.
 

@@ -402,6 +402,12 @@ class Check(Record):
     worst: str = ""
     """Where it is worst: a line id, a timecode."""
 
+    @property
+    def words(self) -> str:
+        """Value and bar, for people."""
+        worst = f", worst at {self.worst}" if self.worst else ""
+        return f"{self.name} is {self.value:.4g}, the bar is {self.bar}{worst}"
+
 
 class Inspection(Record):
     """What was measured on the finished files."""

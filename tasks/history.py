@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -102,10 +103,11 @@ def source_lines(ledger: Ledger, episode: str) -> dict[str, str]:
         return {row.line: row.text for row in session.scalars(query.order_by(t.LineRow.start, t.LineRow.line))}
 
 
-def delivered(ledger: Ledger, episode: str) -> dict[str, list[str]]:
-    """Language → paths of the files that were delivered."""
+def delivered(ledger: Ledger, episode: str, out: Path) -> dict[str, list[str]]:
+    """Language → paths of the files that were delivered into a folder."""
     files: dict[str, list[str]] = {}
     with ledger.session() as session:
         for row in session.scalars(sa.select(t.Delivery).where(t.Delivery.episode == episode)):
-            files.setdefault(row.language, []).append(row.path)
+            if Path(row.path).is_relative_to(out.resolve()):
+                files.setdefault(row.language, []).append(row.path)
     return files

@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from models.engines import ENGINES
 from models.engines.options import Adapter
-from models.errors import EngineError
+from models.errors import EngineError, InputError
 from models.ports import EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
 from models.records import EngineRef, Record
 
@@ -89,6 +89,10 @@ class Synthesizer(Fake):
 
     def weights_of(self, voice: str) -> frozenset[str]:
         return frozenset(self.ref.weights)
+
+    def check_voice(self, voice: str, language: str) -> None:
+        if voice not in {"ana", "bob"}:
+            raise InputError(f"the fake has no voice {voice!r}", hint="There are: ana, bob")
 
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         return tone(0.06 * len(text) / speed, 300.0 if voice == "ana" else 150.0, self.sample_rate)

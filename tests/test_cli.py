@@ -287,6 +287,32 @@ def test_a_missed_bar_is_exit_code_3(call: Call, tmp_path: Path) -> None:
     assert code == 3
     assert not said["deliverables"][0]["passed"]
     assert "back_wer" in said["error"]["message"]
+    [row] = call("status", catalog, "--out", tmp_path / "out")[1]["episodes"]
+    assert row["done"]
+    assert row["below_bar"][0].startswith("back_wer is ")
+
+
+def test_a_video_without_speech_is_delivered_with_a_warning(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(fakes, "SPOKEN", {})
+    catalog = fakes.series(tmp_path / "series", languages=["es"])
+    code = run_command(["run", str(catalog), "--out", str(tmp_path / "out"), *PLAIN])
+    printed = capsys.readouterr()
+    assert code == 0
+    assert "warning: fake/e1: no speech was found in it" in printed.err
+    code, said = call("run", catalog, "--out", tmp_path / "out", *PLAIN)
+    assert (len(said["deliverables"]), len(said["warnings"])) == (1, 1)
+
+
+def test_a_cast_is_checked_voice_by_voice_and_speaker_by_speaker(call: Call, tmp_path: Path) -> None:
+    catalog = fakes.series(tmp_path / "series", languages=["es"], cast={"es": {"A": "anna"}})
+    code, said = call("run", catalog, "--out", tmp_path / "out", *PLAIN)
+    assert (code, said["steps_run"]) == (2, 0)
+    assert "fake/e1·es: cast of A: the fake has no voice 'anna'. There are: ana, bob" in said["error"]["message"]
+    catalog = fakes.series(tmp_path / "series", languages=["es"], cast={"es": {"A": "bob", "Marie": "ana"}})
+    code, said = call("run", catalog, "--out", tmp_path / "out", *PLAIN)
+    assert code == 0
+    assert said["warnings"] == ["fake/e1·es: the cast names 'Marie', and no speaker is called so. There are: A"]
 
 
 def test_ctrl_c_and_then_on_and_then_another_source(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -485,6 +511,24 @@ def test_a_group_that_is_not_here_is_verified_entry_by_entry(capsys: pytest.Capt
     for line, name in zip(lines, ["wan-i2v-480p", "wan-companions", "infinitetalk-single", "chinese-wav2vec2-base"],
                           strict=True):
         assert f"{name}: the weights are not on this machine. Get them with: infinidub models pull {name}" in line
+
+
+def test_verifying_nothing_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_WEIGHTS", str(tmp_path))
+    assert run_command(["models", "verify"]) == 0
+    assert capsys.readouterr().out.startswith(f"nothing to verify: no weights are in {tmp_path}")
+
+
+def test_status_counts_what_lies_in_the_folder_that_is_asked_about(call: Call, own: tuple[Path, Path],
+                                                                   tmp_path: Path) -> None:
+    catalog, out = own
+    state = ("--state", out / ".infinidub")
+    assert call("run", catalog, "--out", tmp_path / "old", *state, *PLAIN)[0] == 0
+    shutil.rmtree(tmp_path / "old")
+    assert call("run", catalog, "--out", tmp_path / "new", *state, *PLAIN)[0] == 0
+    assert {row["done"] for row in call("status", catalog, "--out", tmp_path / "new", *state)[1]["episodes"]} == {True}
+    assert {row["done"] for row in call("status", catalog, "--out", tmp_path / "old", *state)[1]["episodes"]} == {False}
 
 
 def test_plan_says_what_is_not_here(call: Call, own: tuple[Path, Path], tmp_path: Path,

@@ -73,14 +73,19 @@ class Coqui(Adapter):
         """None: there are none of the lock."""
         return frozenset()
 
+    def check_voice(self, voice: str, language: str) -> None:
+        """One of the model's speakers (see `models.ports.Synthesizer`)."""
+        voices = [known.id for known in self.voices(language)]
+        if voice not in voices:
+            known = f"There are: {', '.join(voices)}" if voices else "It does not speak this language"
+            raise InputError(f"coqui has no voice {voice!r} for {language}", hint=known)
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` → (N,) (see `models.ports.Synthesizer`); only XTTS heeds `speed`."""
         import torch
 
-        name, voices = self._language(language), [known.id for known in self.voices(language)]
-        if voice not in voices:
-            known = f"There are: {', '.join(voices)}" if voices else "It does not speak this language"
-            raise InputError(f"coqui has no voice {voice!r} for {language}", hint=known)
+        self.check_voice(voice, language)
+        name = self._language(language)
         if not any(map(str.isalnum, text)):
             raise EngineError("there is nothing to say", where=text[:40])
         asked: dict[str, Any] = {"speaker": voice} if self._model.speakers else {}

@@ -51,13 +51,17 @@ class Espeak(Adapter):
         """None: there are none of the lock."""
         return frozenset()
 
+    def check_voice(self, voice: str, language: str) -> None:
+        """One of the variants (see `models.ports.Synthesizer`)."""
+        if not espeak_name(language) or voice not in VARIANTS:
+            raise InputError(f"espeak has no voice {voice!r} for {language}", hint=f"There are: {', '.join(VARIANTS)}")
+
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` at 22,050 Hz → (N,) (see `models.ports.Synthesizer`)."""
         import soundfile
 
+        self.check_voice(voice, language)
         name = espeak_name(language)
-        if not name or voice not in VARIANTS:
-            raise InputError(f"espeak has no voice {voice!r} for {language}", hint=f"There are: {', '.join(VARIANTS)}")
         if not any(map(str.isalnum, text)):
             raise EngineError("there is nothing to say", where=text[:40])
         rate = str(round(WORDS_PER_MINUTE * speed))

@@ -110,16 +110,20 @@ class Kokoro(Adapter):
         own = {f"kokoro/voices/{part}.bin" for part in voice.split("+")}
         return frozenset(name for name in self._weights if "/voices/" not in name or name in own)
 
+    def check_voice(self, voice: str, language: str) -> None:
+        """One of the voices, of any language, or a blend of two (see `models.ports.Synthesizer`)."""
+        if not _letters(language) or not self._known(voice):
+            known = ", ".join(v.id for v in self.voices(language)) or ", ".join(self._names)
+            raise InputError(f"kokoro has no voice {voice!r} for {language}", hint=f"There are: {known}")
+
     def _known(self, voice: str) -> bool:
         parts = voice.split("+")
         return len(parts) <= 2 and all(part in self._names for part in parts)
 
     def speak(self, text: str, voice: str, language: str, speed: float = 1.0) -> Samples:
         """Voice `text` at 24 kHz → (N,), silence trimmed (see `models.ports.Synthesizer`)."""
+        self.check_voice(voice, language)
         letters = _letters(language)
-        if not letters or not self._known(voice):
-            known = ", ".join(v.id for v in self.voices(language)) or ", ".join(self._names)
-            raise InputError(f"kokoro has no voice {voice!r} for {language}", hint=f"There are: {known}")
         if not any(map(str.isalnum, text)):
             raise EngineError("there is nothing to say", where=text[:40])
         pause = np.zeros(round(PAUSE * self.sample_rate), np.float32)

@@ -14,7 +14,7 @@ from infinitetalk.conditions import Condition, Tokens
 from infinitetalk.errors import BadInputError
 from infinitetalk.guidance import Pass
 from infinitetalk.networks import Networks
-from infinitetalk.shapes import TEMPORAL
+from infinitetalk.shapes import TEMPORAL, latent_frames
 
 Value = TypeVar("Value")
 
@@ -50,10 +50,10 @@ class Conditioner:
         self._silence: Latest[Tokens] = Latest()
 
     def known(self, keyframes: Mapping[int, Tensor], frames: int, *, soft: bool = False) -> Tensor:
-        """What is known of a chunk beforehand: four channels of mask, then the reference latent → (20, T, h, w).
+        """What is known of a chunk beforehand: four channels of mask, then the reference latent → (4+C, T, h, w).
 
-        The latent is that of the keyframes with grey between and after them (Wan 2.1, arXiv 2503.20314, section 5.1;
-        the grey is the published implementation's: its latents are not zero).
+        The latent is that of the keyframes with what `Networks.between` says after them (Wan 2.1, arXiv 2503.20314,
+        section 5.1; the grey is the published implementation's: its latents are not zero).
 
         Args:
             keyframes: Position → picture (3, H, W).
@@ -61,7 +61,7 @@ class Conditioner:
             soft: Pictures after the first are shown and not marked as given (`reference.Reference.soft`).
         """
         key = (frames, *((position, digest(picture)) for position, picture in sorted(keyframes.items())))
-        latent = self._latent.get(key, lambda: self._encode(keyframes, frames))  # (16, T, h, w)
+        latent = self._latent.get(key, lambda: self._encode(keyframes, frames))  # (C, T, h, w)
         mask = keyframe_mask([0] if soft else keyframes, frames).to(latent)[..., None, None]      # (4, T, 1, 1)
         return torch.cat((mask.expand(-1, -1, *latent.shape[2:]), latent)).to(self._networks.device)
 
@@ -100,6 +100,10 @@ class Conditioner:
         return self._networks.transformer.embed_text([self._negative])
 
     def _encode(self, keyframes: Mapping[int, Tensor], frames: int) -> Tensor:
+        if self._networks.between == "pictures":
+            at = {(position + TEMPORAL - 1) // TEMPORAL: self._networks.codec.encode(picture[:, None])
+                  for position, picture in sorted(keyframes.items())}            # of (C, 1, h, w)
+            return torch.cat([at[max(one for one in at if one <= index)] for index in range(latent_frames(frames))], 1)
         clip = torch.zeros(3, frames, *keyframes[0].shape[1:])                   # (3, F, H, W)
         for position, picture in keyframes.items():
             clip[:, position] = picture

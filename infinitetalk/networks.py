@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ class Codec(Protocol):
         self,
         pixels: Tensor,  # (3, F, H, W) in [-1, 1]
     ) -> Tensor:
-        """F frames → (16, T, h, w) float32."""
+        """F frames → (C, T, h, w) float32."""
         ...
 
     def decode(
         self,
-        latent: Tensor,  # (16, T, h, w)
+        latent: Tensor,  # (C, T, h, w)
     ) -> Iterator[Tensor]:
         """Frames in [-1, 1] as they are made: (3, 1, H, W), then (3, 4, H, W) again and again."""
         ...
@@ -48,6 +48,10 @@ class Networks:
     transformer: Transformer
     codec: Codec
     vision: Vision
+    between: Literal["grey", "pictures"] = "grey"
+    """What the transformer is told of a chunk's frames that no picture is given for: grey after each picture, as
+    published, all encoded as one clip; or the picture before them, each encoded by itself and its latent repeated,
+    so that every cell sees its own place of the reference, which a small network has no time to learn to look up."""
 
     @property
     def device(self) -> torch.device:

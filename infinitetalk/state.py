@@ -30,7 +30,7 @@ class ChunkState:
     """SHA-256 of what it belongs to: settings, length, size and seed of the shot."""
     color: ColorStats
     """Of the shot's own first picture."""
-    context: Tensor | None = None  # (16, Tc, h, w) float32
+    context: Tensor | None = None  # (C, Tc, h, w) float32
     """Latents that the next chunk begins with; None after the last chunk, and where chunks share a picture only."""
     last_frame: Tensor | None = None  # (3, H, W) uint8
     """The last frame made, where the next chunk takes it for its reference."""

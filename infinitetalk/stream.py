@@ -27,7 +27,7 @@ from infinitetalk.pictures import from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, Tail, plan
 from infinitetalk.reference import Reference, Source
 from infinitetalk.sampling import Progress, Sampling, denoise, unwatched
-from infinitetalk.shapes import LATENT_CHANNELS, SPATIAL, latent_frames
+from infinitetalk.shapes import SPATIAL, latent_frames
 from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
 from infinitetalk.state import ChunkState
 
@@ -132,6 +132,7 @@ class Chunks:
         self.spans, self.shared = plan(shot.frames, size, settings.tail), size.context
         self.fingerprint = fingerprint(shot, settings)
         self._conditioner = Conditioner(networks, shot.text, shot.negative)
+        self._channels = networks.transformer.config.out_dim
         self._clamped = lru_cache(maxsize=1)(shot.frame)
 
     def check(self, state: ChunkState) -> None:
@@ -142,7 +143,7 @@ class Chunks:
         """
         state.belongs(self.fingerprint, len(self.spans))
         (height, width), reference = self._shot.size, self._settings.reference
-        context = (LATENT_CHANNELS, latent_frames(self.shared), height // SPATIAL, width // SPATIAL)
+        context = (self._channels, latent_frames(self.shared), height // SPATIAL, width // SPATIAL)
         going_on = state.index < len(self.spans)
         for name, needed, shape in (("context", reference.carries, context),
                                     ("last_frame", reference.follows, (3, height, width))):
@@ -156,7 +157,7 @@ class Chunks:
         return statistics(self._picture(0))
 
     def latent(self, span: ChunkSpan, state: ChunkState | None, progress: Progress = unwatched) -> Tensor:
-        """Denoise a chunk → (16, T, h, w) float32.
+        """Denoise a chunk → (C, T, h, w) float32.
 
         Raises:
             BadResultError: It is not finite.
@@ -166,28 +167,29 @@ class Chunks:
         keyframes = settings.reference.keyframes(span, self._picture, last)
         # A picture for all chunks is encoded at the longest, once; the codec is causal, so shorter ones begin alike.
         encoded = self.spans[0].frames if settings.reference.constant else span.frames
-        y = self._conditioner.known(keyframes, encoded, soft=settings.reference.soft)[:, :span.latents]  # (20, T, h, w)
+        y = self._conditioner.known(keyframes, encoded, soft=settings.reference.soft)        # (4+C, T, h, w)
+        y = y[:, :span.latents]
         carried = state.context if state and settings.reference.carries else None
-        fixed = y[-LATENT_CHANNELS:, :1] if carried is None else carried.to(y)   # (16, Tc, h, w)
+        fixed = y[-self._channels:, :1] if carried is None else carried.to(y)   # (C, Tc, h, w)
         if fixed.shape[1] == span.latents:
             return finite(fixed, span)  # nothing is left to denoise: a shot of one frame is its reference
         conditions = self._conditioner.conditions(
             settings.sampling.guidance.passes, keyframes[0], shot.audio.windows(span.start, span.frames))
-        noise = self._noise(shot.seed, span.index, (LATENT_CHANNELS, *y.shape[1:])).to(y)    # (16, T, h, w)
+        noise = self._noise(shot.seed, span.index, (self._channels, *y.shape[1:])).to(y)    # (C, T, h, w)
         cache = settings.sampling.start_cache()
 
         def velocity(x: Tensor, t: Tensor, which: Pass) -> Tensor:
             condition = conditions[which]
             masks = shot.masks if condition.persons > 1 else None                # (3, h, w)
             v: Tensor = transformer(x[None], y[None], t[None], condition, masks, cache.of(which) if cache else None)
-            return v[0]                                                          # (16, T, h, w)
+            return v[0]                                                          # (C, T, h, w)
 
-        source = self._source(span) if settings.sampling.begin < 1 else None     # (16, T, h, w)
+        source = self._source(span) if settings.sampling.begin < 1 else None     # (C, T, h, w)
         return finite(denoise(velocity, noise, fixed, settings.sampling, progress, source), span)
 
     def pixels(
         self,
-        latent: Tensor,  # (16, T, h, w)
+        latent: Tensor,  # (C, T, h, w)
         color: ColorStats,
     ) -> Iterator[Tensor]:
         """Decode, and correct colours → (3, f, H, W) in [-1, 1] each, context frames included."""
@@ -228,13 +230,13 @@ class Chunks:
         reference, context, frame = self._settings.reference, None, None
         if span.index + 1 < len(self.spans):
             if reference.carries:
-                context = self._networks.codec.encode(last).float().cpu()        # (16, Tc, h, w)
+                context = self._networks.codec.encode(last).float().cpu()        # (C, Tc, h, w)
             if reference.follows:
                 frame = torch.from_numpy(to_uint8(last[:, -1:])[0]).permute(2, 0, 1).contiguous()  # (3, H, W)
         return ChunkState(span.index + 1, self.fingerprint, color, context, frame)
 
     def _source(self, span: ChunkSpan) -> Tensor:
-        """The source in a chunk's place → (16, T, h, w); past the shot's end its last picture stands still."""
+        """The source in a chunk's place → (C, T, h, w); past the shot's end its last picture stands still."""
         pixels = torch.stack([self._picture(span.start + at) for at in range(span.frames)], 1)  # (3, F, H, W)
         return self._networks.codec.encode(pixels)
 

@@ -46,7 +46,7 @@ RECIPE = DitRecipe(run=Recipe(steps=6, rate=3e-3, warmup=2, batch=2, save_every=
 
 
 def chunks(**settings: object) -> Chunks:
-    return Chunks(lessons().train, lessons().grey, MINI.frames, MINI.context, DrawSettings(**settings))  # type: ignore[arg-type]
+    return Chunks(lessons().train, MINI.frames, MINI.context, DrawSettings(**settings))  # type: ignore[arg-type]
 
 
 def batch(count: int = 4, seed: int = 0, **settings: object) -> Samples:
@@ -75,7 +75,7 @@ def test_chunks_put_together_are_what_the_engines_conditioning_gets_from_the_cod
     if kind == "pair":
         keyframes[MINI.frames - 1] = pixels[:, -1]
     network = transformer(MINI)
-    conditioner = Conditioner(Networks(network, small, LatentVision(small)), torch.zeros(0, 4), None)
+    conditioner = Conditioner(Networks(network, small, LatentVision(small), "pictures"), torch.zeros(0, 4), None)
     assert torch.allclose(sample.y()[0], conditioner.known(keyframes, MINI.frames), atol=2e-3)
     assert torch.allclose(sample.image, LatentVision(small)(keyframes[0]), atol=2e-3)
     assert int(sample.known) == (2 if kind == "context" else 1)
@@ -91,7 +91,7 @@ def test_a_codec_that_forgets_nothing_is_taken_as_it_is() -> None:
     encode = ClipEncoder(Whole(), speech(MINI), MINI.frames, MINI.side)  # type: ignore[arg-type]
     assert encode.reach == 3
     clips = [encode(clip(0))]
-    sample = Chunks(clips, encode.grey, MINI.frames, MINI.context, DrawSettings()).samples([Place(0, 2, 5, "context")])
+    sample = Chunks(clips, MINI.frames, MINI.context, DrawSettings()).samples([Place(0, 2, 5, "context")])
     assert torch.allclose(sample.latent[0], Whole().encode(frames_of(0, 8)), atol=2e-3)
 
 
@@ -107,7 +107,7 @@ def test_the_audio_is_that_of_the_chunks_frames() -> None:
 @pytest.mark.parametrize(("sampler", "least", "most"), [("M0", 0, 0), ("M1", 0, 0), ("M2", 43, 119), ("M3", 1, 25)])
 def test_references_are_drawn_where_their_sampler_says(sampler: str, least: int, most: int) -> None:
     encode = ClipEncoder(codec(MINI), speech(MINI), MINI.frames, MINI.side)
-    drawn = Chunks([encode(clip(0, 120))], encode.grey, MINI.frames, MINI.context,
+    drawn = Chunks([encode(clip(0, 120))], MINI.frames, MINI.context,
                    DrawSettings(reference=sampler, first=0))  # type: ignore[arg-type]
     rng = random.Random(0)
     places = [drawn.place(rng) for _ in range(120)]
@@ -131,7 +131,8 @@ def test_a_second_reference_lies_later_and_is_shown_at_the_end_as_the_engine_sho
     small = codec(MINI)
     keyframes = {at: from_uint8(torch.from_numpy(clip(1).frames[frame]).movedim(2, 0))
                  for at, frame in ((0, 8), (MINI.frames - 1, 32))}
-    conditioner = Conditioner(Networks(transformer(MINI), small, LatentVision(small)), torch.zeros(0, 4), None)
+    networks = Networks(transformer(MINI), small, LatentVision(small), "pictures")
+    conditioner = Conditioner(networks, torch.zeros(0, 4), None)
     assert torch.allclose(sample.y()[0], conditioner.known(keyframes, MINI.frames, soft=True), atol=2e-3)
     assert not torch.equal(sample.y()[0, :4], conditioner.known(keyframes, MINI.frames)[:4])
 
@@ -161,11 +162,11 @@ def test_dropout_is_as_asked() -> None:
     drawn = draw(many, replace(FLOW, audio_drop=0.1, reference_drop=0.05), generator())
     assert float(drawn.silent.float().mean()) == pytest.approx(0.1, abs=0.02)
     assert float(drawn.blind.float().mean()) == pytest.approx(0.05, abs=0.015)
-    told = withhold(many, drawn, lessons().grey)
+    told = withhold(many, drawn)
     quiet = told.windows.flatten(1).abs().amax(1) == 0
     assert torch.equal(quiet, drawn.silent)
     assert torch.equal(told.mask.flatten(1).amax(1) == 0, drawn.blind)
-    assert torch.equal(told.reference[drawn.blind][0], lessons().grey)
+    assert not told.reference[drawn.blind].any()
     assert not told.image[drawn.blind].any()
 
 

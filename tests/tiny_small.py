@@ -19,7 +19,7 @@ from infinitetalk.transformer import Transformer
 
 SPEECH = SpeechConfig(mels=8, hidden=8, channels=12)
 TINY = SmallConfig(
-    "lite", 64, 33, 9, CodecConfig(fine=4, middle=4, coarse=8, blocks=2), SPEECH,
+    "lite", 64, 33, 9, CodecConfig(channels=16, fine=4, middle=4, coarse=8, blocks=2), SPEECH,
     TransformerConfig(dim=16, ffn_dim=32, freq_dim=16, num_heads=1, num_layers=2, text_len=1, text_dim=4,
                       clip_tokens=16, clip_dim=64, audio_layers=1, audio_channels=SPEECH.channels, audio_hidden=16,
                       audio_dim=16, audio_tokens=2))
@@ -79,4 +79,4 @@ def lessons() -> Lessons:
     """Clips to learn from, and others."""
     encode = ClipEncoder(codec(MINI), speech(MINI), MINI.frames, MINI.side)
     clips: list[EncodedClip] = [encode(clip(seed)) for seed in range(4)]
-    return Lessons(clips[:2], clips[2:], encode.grey)
+    return Lessons(clips[:2], clips[2:])

@@ -1,4 +1,4 @@
-"""Pixels ↔ latents, small enough for a CPU: a causal autoencoder, 4×8×8, 16 channels.
+"""Pixels ↔ latents, small enough for a CPU: a causal autoencoder, 4×8×8.
 
 Pixels pass 2-D convolutions alone; time is mixed where a latent is, each latent frame seeing itself and the one before
 it (causal as in Wan 2.1, arXiv 2503.20314, section 4.1). The first pixel frame stands for four equal ones, so that one
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from infinitetalk.shapes import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL, TEMPORAL
+from infinitetalk.shapes import PIXEL_CHANNELS, SPATIAL, TEMPORAL
 from infinitetalk.small.config import CodecConfig
 from infinitetalk.vae import check_clip
 from infinitetalk.weights import assemble, open_tensors
@@ -24,10 +24,10 @@ from infinitetalk.weights import assemble, open_tensors
 WEIGHTS = "codec.safetensors"
 BLOCK = TEMPORAL * PIXEL_CHANNELS * SPATIAL**2
 """Pixel values that a latent stands for."""
-WAVES = (("grey", 0, 0, 0), ("grey", 0, 0, 1), ("grey", 0, 1, 0), ("grey", 0, 1, 1), ("grey", 0, 0, 2),
-         ("grey", 0, 2, 0), ("grey", 0, 1, 2), ("grey", 0, 2, 1), ("grey", 0, 0, 3), ("grey", 0, 3, 0),
-         ("grey", 1, 0, 0), ("grey", 1, 0, 1), ("grey", 1, 1, 0), ("blue", 0, 0, 0), ("red", 0, 0, 0), ("red", 0, 1, 0))
-"""Colour and number of half waves in time, down and across, of each latent channel at the beginning of training."""
+NEAR_ZERO = 0.1
+"""How much of their first strength the last convolutions of both halves begin with."""
+LEAST_SPREAD = 0.01
+"""Of a component, over the largest: weaker ones would need weights that half precision cannot hold."""
 GROUPS = 4
 """Of channels, which are normalised together, each frame by itself."""
 NEAR_IDENTITY = 0.2
@@ -85,18 +85,18 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.coarse = nn.Conv2d(config.middle, config.middle, 3, stride=2, padding=1)
         self.join = nn.Conv2d(TEMPORAL * config.middle, config.coarse, 1)
         self.mixes = nn.ModuleList(Mix(config.coarse) for _ in range(half))
-        self.out = nn.Conv2d(config.coarse, LATENT_CHANNELS, 1)
-        self.straight = nn.Conv2d(BLOCK, LATENT_CHANNELS, 1)
+        self.out = nn.Conv2d(config.coarse, config.channels, 1)
+        self.straight = nn.Conv2d(BLOCK, config.channels, 1)
 
     def forward(
         self,
         pixels: Tensor,  # (B, 4·T, 3, H, W)
         memory: list[Tensor | None],
-    ) -> Tensor:  # (B, T, 16, h, w)
+    ) -> Tensor:  # (B, T, C, h, w)
         """Encode; the memory is brought forward."""
         batch = len(pixels)
         cubes = pixel_unshuffle(_folded(pixels), SPATIAL)  # (B·4T, 192, h, w)
-        straight = self.straight(cubes.reshape(-1, BLOCK, *cubes.shape[2:]))  # (B·T, 16, h, w)
+        straight = self.straight(cubes.reshape(-1, BLOCK, *cubes.shape[2:]))  # (B·T, C, h, w)
         x = functional.relu(self.pixels(pixel_unshuffle(_folded(pixels), 2)))
         x = self.middle_blocks(functional.relu(self.middle(x)))
         x = functional.relu(self.coarse(x))  # (B·4T, C, h, w)
@@ -110,18 +110,18 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.into = nn.Conv2d(LATENT_CHANNELS, config.coarse, 3, padding=1)
+        self.into = nn.Conv2d(config.channels, config.coarse, 3, padding=1)
         self.mixes = nn.ModuleList(Mix(config.coarse) for _ in range(config.blocks))
         self.part = nn.Conv2d(config.coarse, TEMPORAL * 4 * config.middle, 1)
         self.middle_blocks = nn.Sequential(*(Residual(config.middle) for _ in range(config.blocks)))
         self.fine = nn.Conv2d(config.middle, 4 * config.fine, 3, padding=1)
         self.fine_block = Residual(config.fine)
         self.out = nn.Conv2d(config.fine, 4 * PIXEL_CHANNELS, 3, padding=1)
-        self.straight = nn.Conv2d(LATENT_CHANNELS, BLOCK, 1)
+        self.straight = nn.Conv2d(config.channels, BLOCK, 1)
 
     def forward(
         self,
-        latent: Tensor,  # (B, T, 16, h, w)
+        latent: Tensor,  # (B, T, C, h, w)
         memory: list[Tensor | None],
     ) -> Tensor:  # (B, 4·T, 3, H, W)
         """Decode; the memory is brought forward."""
@@ -145,15 +145,36 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.apply(_begun)
-        _begin_straight(self.encoder, self.decoder)
-        self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
-        self.register_buffer("std", torch.ones(LATENT_CHANNELS))
+        with torch.no_grad():  # what the convolutions add begins near 0 beside the straight ways
+            self.encoder.out.weight.mul_(NEAR_ZERO)
+            self.decoder.out.weight.mul_(NEAR_ZERO)
+        self.register_buffer("mean", torch.zeros(config.channels))
+        self.register_buffer("std", torch.ones(config.channels))
+
+    def begin(
+        self,
+        cubes: Tensor,  # (n, 768) columns: frame, colour, row, column
+    ) -> None:
+        """Let the straight ways begin as the principal components of such cubes of pixels: pictures come back from the
+        first step on, and the convolutions learn what is lost. From chance, training stays at grey ones for long.
+        """
+        mean = cubes.mean(0)  # (768,)
+        values, vectors = torch.linalg.eigh((cubes - mean).T.cov())
+        channels = len(self.mean)
+        basis, spread = vectors.flip(1)[:, :channels].T, values.flip(0)[:channels].clamp(min=0).sqrt()[:, None]
+        spread = spread.clamp(min=max(1e-3, LEAST_SPREAD * float(spread[0])))
+        into, out = self.encoder.straight, self.decoder.straight
+        with torch.no_grad():
+            into.weight.copy_((basis / spread)[..., None, None])  # (C, 768, 1, 1)
+            into.bias.copy_(-(basis / spread) @ mean)
+            out.weight.copy_((basis * spread).T[..., None, None])  # (768, C, 1, 1)
+            out.bias.copy_(mean)
 
     def encode(
         self,
         pixels: Tensor,  # (B, F, 3, H, W), F = 4(T-1)+1
         memory: list[Tensor | None] | None = None,
-    ) -> Tensor:  # (B, T, 16, h, w)
+    ) -> Tensor:  # (B, T, C, h, w)
         """Latents as the network makes them, not normalised; without a memory, of a clip from its beginning."""
         if memory is None:
             memory = _memory(self.encoder)
@@ -162,7 +183,7 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
 
     def decode(
         self,
-        latent: Tensor,  # (B, T, 16, h, w)
+        latent: Tensor,  # (B, T, C, h, w)
     ) -> Tensor:  # (B, F, 3, H, W)
         """Frames of latents that are not normalised, from a clip's beginning; not clamped."""
         return self.decoder(latent, _memory(self.decoder))[:, TEMPORAL - 1:]
@@ -196,7 +217,7 @@ class SmallCodec:
         self,
         pixels: Tensor,  # (3, F, H, W) in [-1, 1]
     ) -> Tensor:
-        """Latent of a clip, normalised per channel → (16, T, h, w), float32.
+        """Latent of a clip, normalised per channel → (C, T, h, w), float32.
 
         Pixel frames after the last 4k+1 are dropped. H and W are multiples of 8.
         """
@@ -213,16 +234,16 @@ class SmallCodec:
 
     def decode(
         self,
-        latent: Tensor,  # (16, T, h, w)
+        latent: Tensor,  # (C, T, h, w)
     ) -> Iterator[Tensor]:
         """Frames of a latent as they are decoded: (3, 1, H, W), then (3, 4, H, W) each, float32 in [-1, 1]."""
-        check_clip("latent", latent, LATENT_CHANNELS, 1, "SmallCodec")
-        frames = self._moved(latent.transpose(0, 1)).float()  # (T, 16, h, w)
+        check_clip("latent", latent, len(self.network.mean), 1, "SmallCodec")
+        frames = self._moved(latent.transpose(0, 1)).float()  # (T, C, h, w)
         return self._decoded(frames * self._column(self.network.std) + self._column(self.network.mean))
 
     def _decoded(self, latent: Tensor) -> Iterator[Tensor]:
         memory = _memory(self.network.decoder)
-        for index, frame in enumerate(latent.split(1)):  # (1, 16, h, w)
+        for index, frame in enumerate(latent.split(1)):  # (1, C, h, w)
             with torch.no_grad():  # entered anew for each: a generator must not leave its caller without gradients
                 pixels = self.network.decoder(self._moved(frame[None]), memory)[0]  # (4, 3, H, W)
             kept = pixels if index else pixels[-1:]
@@ -245,33 +266,6 @@ def _begun(module: nn.Module) -> None:
     elif isinstance(module, Residual):
         with torch.no_grad():
             module.second.weight.mul_(NEAR_IDENTITY)
-
-
-def _begin_straight(encoder: Encoder, decoder: Decoder) -> None:
-    """Let the straight ways begin as a cosine transform and its inverse, and the convolutions beside them near 0:
-    pictures come back roughly from the first step on, where training would stay at grey ones for long."""
-    basis = cosines()  # (16, 768)
-    weight = torch.full((LATENT_CHANNELS, 1), 0.3)
-    weight[0] = 0.1  # brightness varies most
-    with torch.no_grad():
-        encoder.straight.weight.copy_((basis * weight)[..., None, None])
-        decoder.straight.weight.copy_((basis / weight).T[..., None, None])
-        encoder.out.weight.mul_(0.1)
-        decoder.out.weight.mul_(0.1)
-
-
-def cosines() -> Tensor:  # (16, 768)
-    """Slow waves in brightness and colour over 4×8×8 pixels, each of length 1; columns: frame, colour, row, column."""
-    colours = {"grey": (1.0, 1.0, 1.0), "blue": (-1.0, -1.0, 2.0), "red": (1.0, -1.0, 0.0)}
-    rows = [_wave(colours[colour], *numbers) for colour, *numbers in WAVES]
-    return torch.stack([row / row.norm() for row in rows])
-
-
-def _wave(colour: tuple[float, ...], *numbers: int) -> Tensor:  # (768,)
-    sizes = (TEMPORAL, SPATIAL, SPATIAL)
-    time, down, across = (torch.cos(torch.pi * number * (torch.arange(size) + 0.5) / size)
-                          for number, size in zip(numbers, sizes, strict=True))
-    return torch.einsum("t,c,y,x->tcyx", time, torch.tensor(colour), down, across).flatten()
 
 
 def _mixed(x: Tensor, mixes: nn.ModuleList, memory: list[Tensor | None]) -> Tensor:

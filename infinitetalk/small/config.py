@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from infinitetalk.config import TransformerConfig
 from infinitetalk.errors import BadWeightsError
 from infinitetalk.plan import ChunkSize
-from infinitetalk.shapes import LATENT_CHANNELS, LatentShape, PixelShape
+from infinitetalk.shapes import LatentShape, PixelShape
 
 FILE = "config.json"
 Part = TypeVar("Part")
@@ -22,6 +22,9 @@ Part = TypeVar("Part")
 class CodecConfig:
     """Widths of the autoencoder."""
 
+    channels: int = 24
+    """Of a latent. 16, as of Wan 2.1's, were too few for so light a network: the principal components of head-sized
+    clips give held-out people back at 27.8 dB by 16 numbers a cell, and at 29.2 dB by 24."""
     fine: int = 24
     """Channels at half the pixels along each side."""
     middle: int = 48
@@ -102,17 +105,19 @@ def _built(kind: type[Part], told: object, file: Path) -> Part:
     return kind(**told)
 
 
-def _transformer(side: int, dim: int, ffn_dim: int, layers: int, speech: SpeechConfig) -> TransformerConfig:
+def _transformer(side: int, dim: int, ffn_dim: int, layers: int, latent: int,
+                 speech: SpeechConfig) -> TransformerConfig:
     """The engine's transformer: heads of 32, no text, the reference's latent patches as its picture tokens."""
     tokens = PixelShape(1, side, side).latent.frame_tokens
     return TransformerConfig(
-        dim=dim, ffn_dim=ffn_dim, freq_dim=128, num_heads=dim // 32, num_layers=layers, text_len=1, text_dim=16,
-        clip_tokens=tokens, clip_dim=4 * LATENT_CHANNELS, audio_layers=1, audio_channels=speech.channels,
-        audio_hidden=192, audio_dim=96, audio_tokens=8)
+        dim=dim, ffn_dim=ffn_dim, freq_dim=128, in_dim=2 * latent + 4, num_heads=dim // 32, num_layers=layers,
+        out_dim=latent, text_len=1, text_dim=16, clip_tokens=tokens, clip_dim=4 * latent, audio_layers=1,
+        audio_channels=speech.channels, audio_hidden=192, audio_dim=96, audio_tokens=8)
 
 
-LITE = SmallConfig("lite", 64, 33, 9, CodecConfig(), SpeechConfig(), _transformer(64, 192, 768, 8, SpeechConfig()))
+LITE = SmallConfig("lite", 64, 33, 9, CodecConfig(), SpeechConfig(),
+                   _transformer(64, 160, 640, 6, CodecConfig.channels, SpeechConfig()))
 NANO = SmallConfig("nano", 128, 81, 9, CodecConfig(fine=24, middle=64, coarse=128), SpeechConfig(),
-                   _transformer(128, 256, 768, 10, SpeechConfig()))
+                   _transformer(128, 256, 768, 10, CodecConfig.channels, SpeechConfig()))
 PRESETS: Mapping[str, SmallConfig] = {one.name: one for one in (LITE, NANO)}
 """The sizes that are shipped."""

@@ -44,7 +44,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Engine:
     small = codec.SmallCodec.read(folder / codec.WEIGHTS, config.codec, device=device)
     heard = speech.SpeechFeatures.read(folder / speech.WEIGHTS, config.speech, device=device)
     # stand-ins: the engine asks no more of them than that they can be called so
-    return Engine(Networks(transformer, small, LatentVision(small)),
+    return Engine(Networks(transformer, small, LatentVision(small), "pictures"),
                   cast(TextEncoder, NoText(config.transformer.text_dim)), cast(AudioEncoder, heard), persons=1)
 
 

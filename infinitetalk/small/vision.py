@@ -24,10 +24,10 @@ class LatentVision:
 
 
 def patches(
-    latent: Tensor,  # (B, 16, h, w)
+    latent: Tensor,  # (B, C, h, w)
 ) -> Tensor:  # (B, (h/2)(w/2), 64)
     """One latent frame as tokens, row by row."""
-    x = latent.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (B, 16, h/2, 2, w/2, 2)
+    x = latent.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (B, C, h/2, 2, w/2, 2)
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 

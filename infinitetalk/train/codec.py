@@ -16,20 +16,21 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.functional import pixel_unshuffle
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.pictures import from_uint8
-from infinitetalk.shapes import latent_frames
-from infinitetalk.small.codec import WEIGHTS, Autoencoder, SmallCodec
+from infinitetalk.shapes import SPATIAL, TEMPORAL, latent_frames
+from infinitetalk.small.codec import BLOCK, WEIGHTS, Autoencoder, SmallCodec
 from infinitetalk.small.config import SmallConfig
-from infinitetalk.train.latents import TalkingClip
+from infinitetalk.train.latents import TalkingClip, coverage
 from infinitetalk.train.loop import LONGEST, Piece, Recipe, Run, Told, write_half
 
-RECIPE = Recipe(steps=6000, rate=2e-3, batch=6, decay=0.0, ema=0.995)
+RECIPE = Recipe(steps=2500, rate=1e-3, batch=6, decay=0.0, ema=0.995)
 SOFT = 0.2
 """Error below which its square counts."""
 MEASURED = 64
-"""Clips by which latents are normalised."""
+"""Clips by which latents are normalised, and begin."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, mi
         raise BadInputError(f"no clip has {weighing.frames} frames", where="training", hint="Give longer clips")
     torch.manual_seed(recipe.seed)
     network = SmallCodec.read(begin, config.codec).network.train() if begin else Autoencoder(config.codec)
+    if begin is None:
+        network.begin(_cubes(long, weighing.mouth))
     network = network.to(device, memory_format=torch.channels_last)
     run = Run(network, recipe, out / "codec", f"codec {config.codec} {weighing}")
     piece = run.fit(_loss(network, long, recipe.batch, weighing), minutes, told)
@@ -105,7 +108,7 @@ def normalise(network: Autoencoder, clips: Sequence[TalkingClip], frames: int) -
     device = network.mean.device
     with torch.no_grad():
         latents = torch.cat([network.encode(_pixels(clip.frames[:frames]).to(device)[None])[0] for clip in chosen])
-        values = latents.transpose(0, 1).flatten(1).float()  # (16, T·h·w)
+        values = latents.transpose(0, 1).flatten(1).float()  # (C, T·h·w)
         network.mean.copy_(values.mean(1))
         network.std.copy_(values.std(1).clamp(min=1e-3))
 
@@ -139,6 +142,20 @@ def mouth_pixels(
     return (down[:, :, None] & across[:, None]).float()
 
 
+def _cubes(clips: Sequence[TalkingClip], mouth: float) -> Tensor:
+    """Cubes of pixels of some of the clips, those of mouths as many times as they weigh → (n, 768)."""
+    found = []
+    for clip in clips[:: max(1, len(clips) // MEASURED)]:
+        used = len(clip.frames) // TEMPORAL * TEMPORAL
+        pixels = _pixels(clip.frames[:used])  # (F, 3, H, W)
+        cubes = pixel_unshuffle(pixels, SPATIAL)  # (F, 192, h, w)
+        cubes = cubes.reshape(-1, BLOCK, *cubes.shape[2:])  # (T, 768, h, w)
+        inside = coverage(clip.mouth[:used], cubes.shape[2]).unflatten(0, (-1, TEMPORAL)).amax(1)  # (T, h, w)
+        cubes, weights = cubes.permute(0, 2, 3, 1)[::2].flatten(0, 2), inside[::2].flatten()  # (n, 768), (n,)
+        found += [cubes, *[cubes[weights > 0.2]] * (round(mouth) - 1)]
+    return torch.cat(found)
+
+
 def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighing: CodecLoss,
           ) -> Callable[[Generator], Tensor]:
     device = network.mean.device
@@ -147,7 +164,7 @@ def _loss(network: Autoencoder, clips: Sequence[TalkingClip], batch: int, weighi
         drawn = [_example(rng, clips, weighing.frames) for _ in range(batch)]
         pixels = torch.stack([one[0] for one in drawn]).to(device)  # (B, F, 3, H, W)
         inside = torch.stack([one[1] for one in drawn]).to(device)[:, :, None]  # (B, F, 1, H, W)
-        latent = network.encode(pixels)  # (B, T, 16, h, w)
+        latent = network.encode(pixels)  # (B, T, C, h, w)
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32)).to(device)
         spread = latent.detach().std((0, 1, 3, 4), keepdim=True)  # (1, 1, 16, 1, 1)
         back = network.decode(latent + weighing.noise * spread * noise)  # (B, F, 3, H, W)

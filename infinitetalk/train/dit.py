@@ -59,20 +59,19 @@ class Lessons:
     train: Sequence[EncodedClip]
     held: Sequence[EncodedClip]
     """Of other people and voices."""
-    grey: Tensor  # (16, T, h, w)
 
     def chunks(self, config: SmallConfig, settings: DrawSettings) -> tuple[Chunks, Chunks]:
         """Both, to draw from; those held out always hear and see as the others do."""
-        train, held = (Chunks(clips, self.grey, config.frames, config.context, settings)
+        train, held = (Chunks(clips, config.frames, config.context, settings)
                        for clips in (self.train, self.held))
         return train, held
 
 
 def initialise(network: Transformer, seed: int = 0) -> Transformer:
-    """First weights: every block open from the start, and the noisy latent itself as velocity.
+    """First weights: every block open from the start, and as velocity the noisy latent less the reference.
 
-    Near the noise that is the answer but for the picture, so no step is spent on learning to hand the noise through:
-    its patches lie in channels of their own, the reference's in the next ones where there are enough.
+    Near the noise that is the answer but for what moves, so no step is spent on learning to hand the noise through and
+    to look a face up: the difference of both patches lies in channels of its own.
 
     Residual branches are scaled down by their number instead of being gated away: small networks have no time to open
     gates. What hears keeps torch's first weights, whose biases let loudness through the norm behind it.
@@ -101,11 +100,10 @@ def _hand_through(network: Transformer) -> None:
     config, cells = network.config, PATCH * PATCH
     patch, free = config.out_dim * cells, config.in_dim * cells
     embed, head = network.patch_embedding.weight.flatten(1), network.head.head.weight.zero_()  # (D, 4·36), (4·16, D)
-    for row, column in ((0, 0), (patch, free - patch)):  # the noisy latent comes first, the reference last
-        if row + patch < config.dim:
-            embed[row:row + patch] = 0
-            embed[row:row + patch, column:column + patch] = torch.eye(patch)
     if patch < config.dim:
+        embed[:patch] = 0
+        embed[:patch, :patch] = torch.eye(patch)  # the noisy latent comes first, the reference last
+        embed[:patch, free - patch:] = -torch.eye(patch)
         order = torch.arange(patch).view(config.out_dim, cells).T.flatten()  # channels are fastest in the head
         head[torch.arange(patch), order] = 1
 
@@ -124,7 +122,7 @@ class Lesson:
         recipe, device = self._recipe, self._transformer.device
         samples = self._chunks.batch(random.Random(first), recipe.run.batch)  # noqa: S311
         drawn = draw(samples, recipe.flow, torch.Generator().manual_seed(second)).to(device)
-        samples = withhold(samples.to(device), drawn, self._chunks.grey)
+        samples = withhold(samples.to(device), drawn)
         with torch.autocast(device.type, torch.bfloat16) if recipe.half else nullcontext():
             loss = judge(self._transformer, samples, drawn, recipe.flow, self._head)
         self.seen.append(loss)

@@ -70,13 +70,11 @@ class Place:
 class Chunks:
     """Draws chunks from encoded clips."""
 
-    def __init__(self, clips: Sequence[EncodedClip], grey: Tensor, frames: int, context: int,
-                 settings: DrawSettings) -> None:
+    def __init__(self, clips: Sequence[EncodedClip], frames: int, context: int, settings: DrawSettings) -> None:
         """Take clips.
 
         Args:
             clips: At least one.
-            grey: (16, T, h, w), what the codec gives for a chunk of grey.
             frames: Of a chunk.
             context: Of them known in later chunks.
             settings: How to draw.
@@ -87,7 +85,7 @@ class Chunks:
         if not clips:
             raise BadInputError("there are no clips to learn from", where="data",
                                 hint="Render some: infinidub world render")
-        self.clips, self.grey, self.settings = clips, grey, settings
+        self.clips, self.settings = clips, settings
         self._frames, self._context = frames, latent_frames(context)
 
     def place(self, rng: random.Random, clip: int | None = None) -> Place:
@@ -128,7 +126,7 @@ class Chunks:
         clip, latents = self.clips[place.clip], latent_frames(self._frames)
         head = clip.starts.shape[1]
         latent = torch.cat((clip.starts[place.start][:latents],
-                            clip.whole[place.start + head:place.start + latents])).float()  # (T, 16, h, w)
+                            clip.whole[place.start + head:place.start + latents])).float()  # (T, C, h, w)
         keyframes = [0, self._frames - 1] if place.kind == "pair" else [0]
         at = slice(place.start * TEMPORAL, place.start * TEMPORAL + self._frames)
         return {"latent": latent.transpose(0, 1), "reference": self._known(clip, place),
@@ -139,14 +137,11 @@ class Chunks:
                 "known": torch.tensor(self._context if place.kind == "context" else 1)}
 
     def _known(self, clip: EncodedClip, place: Place) -> Tensor:
-        """The reference, or both, and grey → (16, T, h, w)."""
-        known = self.grey.clone()  # (16, T, h, w)
-        first = clip.given[place.reference].float().transpose(0, 1)[:, :known.shape[1]]  # (16, r+1, h, w)
-        known[:, :first.shape[1]] = first
-        last = place.start + known.shape[1] - 1 if place.kind == "pair" else place.second
-        if last is not None:
-            known[:, -1] = clip.ends[last].float()
-        return known
+        """The reference, again and again; of two, the second in the last place → (C, T, h, w)."""
+        latents = latent_frames(self._frames)
+        last = place.start + latents - 1 if place.kind == "pair" else place.second
+        at = [place.reference] * (latents - 1) + [place.reference if last is None else last]
+        return clip.starts[at, 0].float().transpose(0, 1)
 
     def heard(self, place: Place, later: int = 0) -> Tensor:
         """What is heard around each frame of a chunk → (1, F, 5, L, C)."""

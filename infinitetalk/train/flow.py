@@ -25,9 +25,9 @@ LEAST = 0.05
 class Samples:
     """Chunks to learn from."""
 
-    latent: Tensor  # (B, 16, T, h, w)
-    reference: Tensor  # (B, 16, T, h, w)
-    """What the codec gives for the given pictures in their places, and grey elsewhere."""
+    latent: Tensor  # (B, C, T, h, w)
+    reference: Tensor  # (B, C, T, h, w)
+    """The latents of the given pictures, each from its place on."""
     mask: Tensor  # (B, 4, T)
     """Which pixel frames `reference` gives (`conditioning.keyframe_mask`)."""
     image: Tensor  # (B, K, clip_dim)
@@ -48,7 +48,7 @@ class Samples:
         return Samples(**{name: value[index:index + 1] for name, value in vars(self).items()})
 
     def y(self) -> Tensor:
-        """Mask and reference latent, as `Conditioner.known` joins them → (B, 20, T, h, w)."""
+        """Mask and reference latent, as `Conditioner.known` joins them → (B, 4+C, T, h, w)."""
         mask = self.mask[..., None, None].expand(-1, -1, -1, *self.latent.shape[3:])  # (B, 4, T, h, w)
         return torch.cat((mask.to(self.reference), self.reference), dim=1)
 
@@ -76,8 +76,8 @@ class Drawn:
     """All that is random about one step."""
 
     t: Tensor  # (B,) 0 to 1
-    noise: Tensor  # (B, 16, T, h, w)
-    context: Tensor  # (B, 16, T, h, w) noise on context, in its strength
+    noise: Tensor  # (B, C, T, h, w)
+    context: Tensor  # (B, C, T, h, w) noise on context, in its strength
     silent: Tensor  # (B,) bool
     blind: Tensor  # (B,) bool
 
@@ -117,18 +117,17 @@ def draw(samples: Samples, settings: FlowSettings, generator: torch.Generator) -
     return Drawn(t, noise, context * strength[:, None, None, None, None], silent, blind)
 
 
-def withhold(samples: Samples, drawn: Drawn, grey: Tensor) -> Samples:
+def withhold(samples: Samples, drawn: Drawn) -> Samples:
     """Samples without the audio and references that are dropped.
 
     Args:
         samples: Whole.
         drawn: Says which.
-        grey: (16, T, h, w), what the codec gives for a clip of grey.
     """
     heard = (~drawn.silent).to(samples.windows)[:, None, None, None, None, None]
     seen = ~drawn.blind[:, None, None]
     return replace(samples, windows=samples.windows * heard, mask=samples.mask * seen, image=samples.image * seen,
-                   reference=torch.where(seen[..., None, None], samples.reference, grey.to(samples.reference)))
+                   reference=samples.reference * seen[..., None, None])
 
 
 def known_frames(
@@ -140,7 +139,7 @@ def known_frames(
 
 
 def noised(samples: Samples, drawn: Drawn) -> Tensor:
-    """x_t: known frames clean but for their own little noise, the others on their way → (B, 16, T, h, w)."""
+    """x_t: known frames clean but for their own little noise, the others on their way → (B, C, T, h, w)."""
     t = drawn.t[:, None, None, None, None]
     fixed = known_frames(samples.known, samples.latent.shape[2])
     return torch.where(fixed, samples.latent + drawn.context, (1 - t) * samples.latent + t * drawn.noise)
@@ -154,13 +153,13 @@ def told(network: Transformer, samples: Samples) -> Condition:
 
 
 def predict(network: Transformer, samples: Samples, drawn: Drawn) -> Tensor:
-    """Velocities → (B, 16, T, h, w)."""
+    """Velocities → (B, C, T, h, w)."""
     velocity: Tensor = network(noised(samples, drawn), samples.y(), drawn.t * NOISE, told(network, samples))
     return velocity
 
 
 def flow_loss(
-    velocity: Tensor,  # (B, 16, T, h, w)
+    velocity: Tensor,  # (B, C, T, h, w)
     samples: Samples,
     drawn: Drawn,
     weight: float,
@@ -226,7 +225,7 @@ class VisemeHead(nn.Module):  # type: ignore[misc]
 def judge(network: Transformer, samples: Samples, drawn: Drawn, settings: FlowSettings,
           head: VisemeHead | None = None) -> Loss:
     """Run the network once and weigh what it says."""
-    velocity = predict(network, samples, drawn)  # (B, 16, T, h, w)
+    velocity = predict(network, samples, drawn)  # (B, C, T, h, w)
     flow, mouth = flow_loss(velocity.float(), samples, drawn, settings.mouth)
     visemes = head(samples) if head is not None else flow.new_zeros(())
     return Loss(flow + settings.visemes * visemes, flow, mouth.detach(), visemes.detach())

@@ -1,9 +1,9 @@
 """Clips as the transformer learns from them, encoded once.
 
-A causal codec forgets: from some latent on, those of a chunk are those of the whole clip, and those of a picture
-before grey are those of grey. So a clip is kept as its own latents, and beside them, for every fourth frame, only the
-few that come first where a chunk begins there, or where that frame is a reference. Chunks and references put together
-of these are what the engine's conditioning gets from the codec.
+A causal codec forgets: from some latent on, those of a chunk are those of the whole clip. So a clip is kept as its own
+latents, and beside them, for every fourth frame, only the few that come first where a chunk begins there; the first of
+these is also that of the frame alone, as it is a reference. Chunks and references put together of these are what the
+engine's conditioning gets from the codec.
 """
 
 from __future__ import annotations
@@ -49,13 +49,9 @@ class TalkingClip:
 class EncodedClip:
     """One clip; J is a quarter of its frames."""
 
-    whole: Tensor  # (J, 16, h, w)
-    starts: Tensor  # (J, r + 1, 16, h, w)
+    whole: Tensor  # (J, C, h, w)
+    starts: Tensor  # (J, r + 1, C, h, w)
     """The first latents of what begins at frame 4j."""
-    given: Tensor  # (J, r + 1, 16, h, w)
-    """The first latents of frame 4j and grey."""
-    ends: Tensor  # (J, 16, h, w)
-    """The last latent of grey and frame 4j."""
     states: Tensor  # (F, L, C)
     visemes: Tensor  # (F, V)
     mouth: Tensor  # (F, h, w)
@@ -104,11 +100,6 @@ class ClipEncoder:
         self._codec, self._speech, self._frames, self._side = codec, speech, frames, side
 
     @cached_property
-    def grey(self) -> Tensor:
-        """What the codec gives for a chunk of grey → (16, T, h, w)."""
-        return self._codec.encode(torch.zeros(3, self._frames, self._side, self._side)).cpu()
-
-    @cached_property
     def reach(self) -> int:
         """r: how many latents after a clip's first still tell what that was."""
         ends = []
@@ -132,22 +123,15 @@ class ClipEncoder:
         count = 1 + (frames.shape[1] - 1) // TEMPORAL
         used = from_uint8(frames[:, :1 + (count - 1) * TEMPORAL])  # (3, F, H, W)
         span = 1 + TEMPORAL * self.reach
-        starts, given, ends = [], [], []
-        for at in range(0, used.shape[1], TEMPORAL):
-            grey = torch.zeros(3, span + TEMPORAL, self._side, self._side)
-            first, last = grey[:, :span].clone(), grey
-            first[:, 0], last[:, -1] = used[:, at], used[:, at]
-            starts.append(self._held(used[:, at:at + span], span))
-            given.append(self._encode(first))
-            ends.append(self._encode(last)[-1])
+        starts = [self._held(used[:, at:at + span], span) for at in range(0, used.shape[1], TEMPORAL)]
         features = AudioFeatures(cast(AudioEncoder, self._speech), clip.speech, Fraction(RATE), frames.shape[1])
         visemes = torch.from_numpy(np.array(clip.visemes, np.float32))
-        return EncodedClip(self._encode(used), torch.stack(starts), torch.stack(given), torch.stack(ends),
+        return EncodedClip(self._encode(used), torch.stack(starts),
                            features.at(torch.arange(frames.shape[1])).cpu(), visemes,
                            coverage(clip.mouth, self._side // SPATIAL))
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        """(3, F, H, W) → (T, 16, h, w)."""
+        """(3, F, H, W) → (T, C, h, w)."""
         return self._codec.encode(pixels).cpu().transpose(0, 1)
 
     def _held(self, pixels: Tensor, span: int) -> Tensor:

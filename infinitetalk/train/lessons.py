@@ -58,7 +58,7 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
     if not train or not held:
         raise BadInputError(f"{len(train)} clips to learn from and {len(held)} to hold out, {len(skipped)} skipped",
                             where=str(data), hint=f"Give more, of {config.frames} frames at least")
-    return Taught(Lessons(train, held, encode.grey), skipped)
+    return Taught(Lessons(train, held), skipped)
 
 
 def _clips(folder: Path, split: Split) -> Sequence[TalkingClip]:

@@ -20,12 +20,12 @@ EVERY = 4
 
 
 def sampled(network: Transformer, samples: Samples, noise: Tensor, steps: int = 8, shift: float = 3.0) -> Tensor:
-    """Chunks made by the engine's sampler, from what is known of them → (B, 16, T, h, w).
+    """Chunks made by the engine's sampler, from what is known of them → (B, C, T, h, w).
 
     Args:
         network: In the mode to be judged.
         samples: What is known, and how long.
-        noise: (B, 16, T, h, w).
+        noise: (B, C, T, h, w).
         steps: Of the sampler.
         shift: Of its schedule.
     """
@@ -37,7 +37,7 @@ def _one(network: Transformer, sample: Samples, noise: Tensor, sampling: Samplin
     sample = sample.to(network.device)
     with torch.no_grad():
         condition = told(network, sample)
-    y = sample.y()  # (1, 20, T, h, w)
+    y = sample.y()  # (1, 4+C, T, h, w)
 
     def velocity(x: Tensor, t: Tensor, _which: Pass) -> Tensor:
         v: Tensor = network(x[None], y, t[None], condition)
@@ -52,7 +52,7 @@ def save_sheet(file: Path, codec: Codec, truth: Tensor, made: Tensor) -> None:
     Args:
         file: PNG.
         codec: Makes pixels.
-        truth: (B, 16, T, h, w).
+        truth: (B, C, T, h, w).
         made: The same.
     """
     from PIL import Image

@@ -7,7 +7,7 @@ empty and no viseme moves, so that nothing is weighed up and nothing is learnt o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -111,13 +111,15 @@ def prepare(source: Path, out: Path, side: int, told: Callable[[str], None] = la
         entries = {one.name: one for one in kept}
     skipped: dict[str, str] = {}
     recordings = Recordings(source, need_truth=False)
-    for recording in recordings:
-        told(recording.name)
+    for name in recordings.names():
+        if name in entries:
+            continue
+        told(name)
         try:
-            entries |= {name: _written(out, name, clip, recording) for name, clip in _clips(recording, side)}
+            recording = recordings.load(name)
+            entries[name] = _written(out, name, _clip(recording, side), recording)
         except BadInputError as error:
-            skipped[recording.name] = str(error)
-    skipped |= recordings.skipped
+            skipped[name] = str(error)
     if not entries:
         raise BadInputError(f"none of {len(skipped)} clips can be used", where=str(source),
                             hint=next(iter(skipped.values()), ""))
@@ -125,8 +127,8 @@ def prepare(source: Path, out: Path, side: int, told: Callable[[str], None] = la
     return Prepared(len(entries), skipped)
 
 
-def _clips(recording: Recording, side: int) -> Iterator[tuple[str, TalkingClip]]:
-    """What is learnt from a recording, by name: one person who talks in one square picture."""
+def _clip(recording: Recording, side: int) -> TalkingClip:
+    """What is learnt from a recording: one person who talks in one square picture."""
     if len(recording.truth) > 1:
         raise BadInputError(f"shows {len(recording.truth)} people", where=recording.name, hint="Render one person")
     count = round(len(recording.frames) * STATE_RATE / recording.rate)
@@ -142,7 +144,7 @@ def _clips(recording: Recording, side: int) -> Iterator[tuple[str, TalkingClip]]
     if recording.truth:
         truth, (height, width) = recording.truth[0], recording.frames.shape[1:3]
         visemes, mouth = truth.visemes[at], _moved(truth.mouth[at], height, width, side)
-    yield recording.name, TalkingClip(frames, speech, visemes, mouth)
+    return TalkingClip(frames, speech, visemes, mouth)
 
 
 def _square(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

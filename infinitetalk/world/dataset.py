@@ -206,9 +206,13 @@ class Recordings:
         """Clips that there are, good or bad."""
         return len(self._entries) or len(self._videos)
 
+    def names(self) -> list[str]:
+        """Of all clips, good or bad, in order."""
+        return sorted(self._entries) or [path.name for path in self._videos]
+
     def __iter__(self) -> Iterator[Recording]:
         """The good ones, in the order of their names."""
-        for name in sorted(self._entries) or [path.name for path in self._videos]:
+        for name in self.names():
             try:
                 recording = self.load(name)
             except BadInputError as error:

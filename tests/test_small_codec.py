@@ -291,7 +291,7 @@ def test_videos_are_made_square_and_damaged_ones_are_counted(tmp_path) -> None:
     (source / "broken.mp4").write_bytes(b"not a video")
     done = prepare(source, tmp_path / "out", 16)
     assert done.clips == 2
-    assert set(done.skipped) == {"broken.mp4", "short"}
+    assert set(done.skipped) == {"broken.mp4", "short.mp4"}
     clips = Clips(tmp_path / "out")
     assert len(clips) == 2
     for one in clips:

@@ -163,5 +163,5 @@ def shard_run(file: Annotated[Path, typer.Argument(help="A SHARD.json.", show_de
         run.listener.step(wanted.episode, wanted.language, wanted.id, "failed" if result.failed else "done")
     answer(as_json, result.model_dump(mode="json"),
            f"{result.shots_run} shots made, {result.shots_reused} there already, {result.seconds:.1f} s",
-           *(f"{MARKS['failed']} {shot}  {error}" for shot, error in result.failed.items()))
+           *(f"{MARKS['failed']} {shot}  {failure.error}" for shot, failure in result.failed.items()))
     return InfinidubError.exit_code if result.failed else 0

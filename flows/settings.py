@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -28,6 +29,7 @@ from models.downloads import mirror
 from models.engines import ENGINES
 from models.errors import InputError
 from models.records import Scalar
+from tasks.store import S3_ADDRESS
 
 CONFIG_FILE = "infinidub.toml"
 PREFIX = "INFINIDUB_"
@@ -69,6 +71,26 @@ def _device(name: str) -> str:
     return name
 
 
+def _store(address: str) -> str:
+    if address and not S3_ADDRESS.fullmatch(address):
+        raise ValueError("is no address of a store. Write s3://BUCKET/PREFIX, or nothing for the state folder")
+    return address
+
+
+def _endpoint(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        whole = False
+    if address and not (whole and "@" not in parts.netloc and parts.path in {"", "/"}
+                        and not parts.query and not parts.fragment):
+        raise ValueError("is no address of a server. Write http(s)://HOST:PORT; credentials come from the environment")
+    return address
+
+
+PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
@@ -84,10 +106,18 @@ class Settings(BaseSettings):
     """Database, artifacts, checkpoints."""
     database: SecretStr = Field(default_factory=lambda given: SecretStr(f"sqlite:///{given['state'] / 'infinidub.db'}"))
     """SQLAlchemy URL; may hold a password."""
+    store: Annotated[str, AfterValidator(_store)] = ""
+    """`s3://BUCKET/PREFIX` for artifacts and checkpoints; '' keeps them in the state folder."""
+    store_endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
+    """Address of an S3 server that is not AWS; credentials come by boto3's own chain, never from here."""
+    cache_gb: float = Field(50, gt=0, le=1e6)
+    """What the local cache of an S3 store may grow to, in 10⁹ bytes."""
     weights: Folder = Path("~/.cache/infinidub/weights")
     """Model weights, one folder a name of models.lock."""
     weights_mirror: Annotated[str, AfterValidator(mirror)] = ""
     """`file:…/` or `s3:…/` under which weights lie ready made: pulled from there, not from where the lock says."""
+    weights_read_only: bool = False
+    """The weights lie on a volume that cannot be written to: what was verified is remembered in the state folder."""
     engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
     """Port → engine name; a generator may also be 'auto' or 'small' (see `flows.choice`)."""
     options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
@@ -111,6 +141,26 @@ class Settings(BaseSettings):
     """Also make the original picture with every dub as an alternate sound track."""
     prefect: bool = True
     """Run under Prefect; without it the same steps are called plainly."""
+    dispatch: Literal["here", "prefect", "job"] = "here"
+    """Who generates missing shots: this process, flow runs on the GPU pool, or an Indexed Job on Kubernetes."""
+    cpu_pool: PoolName = "local"
+    """Prefect work pool of all flows but shards."""
+    gpu_pool: PoolName = "local"
+    """Prefect work pool of shards."""
+    lease_s: float = Field(60, ge=1, le=3600)
+    """A shard or run that was not heard of for so long is taken for dead; heartbeats come six times as often."""
+    start_patience_s: float = Field(3600, ge=1, le=604800)
+    """How long a dispatched shard may wait for a machine before it is dispatched again."""
+    shard_deadline_s: float = Field(86400, ge=1, le=2592000)
+    """A shard that is not finished so long after it was queued has failed, however often it was tried."""
+    in_flight: int = Field(50, ge=1, le=100_000)
+    """Shards of one catalog that may be dispatched or running at once."""
+    pool_slots: int = Field(500, ge=1, le=100_000)
+    """The same of all catalogs together."""
+    prices: dict[str, Price] = Field({})
+    """Work pool → dollars for an hour of one of its GPUs; `here` is this machine's."""
+    price_cpu: Price = 0.0
+    """Dollars for an hour of one CPU."""
     secrets: dict[str, SecretStr] = Field({})
 
     def engine(self, port: str) -> str:

@@ -22,7 +22,7 @@ from models.records import Artifact, EngineRef, Scalar
 from models.weights import WeightStore
 from tasks.ledger import Ledger
 from tasks.step import Work
-from tasks.store import FileStore, Store, disk_error, enter, hash_file
+from tasks.store import Store, disk_error, enter, hash_file, open_store
 
 VERSIONED = ("infinidub", "prefect", "torch", "faster-whisper", "onnxruntime", "av", "sqlalchemy", "numpy")
 
@@ -114,7 +114,8 @@ def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
                           connection=connection, secret=settings.secret)
 
     ledger = Ledger(settings.database.get_secret_value())
-    return Workspace(settings=settings, store=FileStore(settings.state), ledger=ledger, weights=weights,
+    store = open_store(settings.store, settings.state, endpoint=settings.store_endpoint, cache_gb=settings.cache_gb)
+    return Workspace(settings=settings, store=store, ledger=ledger, weights=weights,
                      engines=EngineCache(home, weights.hashes))
 
 

@@ -8,7 +8,9 @@
     ├── GateError                a quality gate failed                               exit 3
     ├── EngineError              a model or program gave nonsense for one item       exit 4, retried once
     └── InfrastructureError      database, store, disk or network failed             exit 5, retried
-        └── StorageFullError     no space left; retrying alone does not help
+        ├── StorageFullError     no space left; retrying alone does not help
+        ├── CapacityError        the GPU memory that is needed is not free now; another machine or hour may have it
+        └── LostCheckpointError  another process has gone on with this shot; this one must stop
 """
 
 from __future__ import annotations
@@ -83,5 +85,15 @@ class InfrastructureError(InfinidubError):
 
 class StorageFullError(InfrastructureError):
     """No space left where the results are written."""
+
+    retryable = False
+
+
+class CapacityError(InfrastructureError):
+    """The GPU memory that an engine needs is not free on this machine now."""
+
+
+class LostCheckpointError(InfrastructureError):
+    """The unfinished work of a shot was changed by another process, which holds the shot by now."""
 
     retryable = False

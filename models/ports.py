@@ -257,6 +257,19 @@ class Generator(Engine, Protocol):
 
     geometry: ChunkGeometry
 
+    @classmethod
+    def gpu_seconds(cls, request: ShotRequest) -> float | None:
+        """What a shot should take on the GPU by the engine's own model, start-up not counted; None: it has none."""
+        ...
+
+    def check_memory(self) -> None:
+        """See that the GPU has room for the engine before anything is loaded.
+
+        Raises:
+            CapacityError: It has not, now.
+        """
+        ...
+
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         """(width, height) of the frames it makes, and where they belong in the source frame."""
         ...

@@ -363,6 +363,15 @@ class Shard(Record):
     requests: tuple[ShotRequest, ...] = Field(min_length=1)
 
 
+class ShotFailure(Record):
+    """Why a shot of a shard was not made."""
+
+    error_class: str
+    error: str
+    flagged: bool = False
+    """It failed with two seeds: not to be tried again until somebody asks for it."""
+
+
 class ShardResult(Record):
     """What `infinidub shard run` reports: finished clips, and shots that failed with their error."""
 
@@ -372,7 +381,8 @@ class ShardResult(Record):
     shots_reused: int
     chunks_run: int
     seconds: float
-    failed: dict[str, str] = {}
+    failed: dict[str, ShotFailure] = {}
+    """By shot."""
 
 
 # -- delivery ---------------------------------------------------------------------------------------------------------

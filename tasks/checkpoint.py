@@ -22,9 +22,10 @@ from models.ports import Image
 from models.recipe import canonical, sha256
 from models.records import Record, Sha256
 from tasks.media import FrameWriter, concat_ffv1
-from tasks.store import hash_file, writing
+from tasks.store import Store, hash_file, writing
 
 KEPT_STATES = 2
+MANIFEST = "manifest.json"
 
 
 class SavedChunk(Record):
@@ -45,16 +46,18 @@ class Manifest(Record):
 class Checkpoint:
     """A folder of finished chunks."""
 
-    def __init__(self, folder: Path, width: int, height: int, rate: Fraction) -> None:
-        """Open `folder` and drop from it whatever is damaged.
+    def __init__(self, store: Store, recipe: str, width: int, height: int, rate: Fraction) -> None:
+        """Open what the store keeps of a shot and drop from it whatever is damaged.
 
         Args:
-            folder: `Store.checkpoint` of the shot's recipe.
+            store: Makes it durable, chunk by chunk.
+            recipe: Of the shot.
             width: Of the generated frames.
             height: Of the generated frames.
             rate: Generated frames per second.
         """
-        self.folder, self.width, self.height, self.rate = folder, width, height, rate
+        self.store, self.recipe, self.folder = store, recipe, store.checkpoint(recipe)
+        self.width, self.height, self.rate = width, height, rate
         self.chunks = list(self._whole())
 
     @property
@@ -72,6 +75,7 @@ class Checkpoint:
 
         Raises:
             StorageFullError: No space is left.
+            LostCheckpointError: Another process has gone on with this shot.
         """
         index, frames = len(self.chunks), 0
         with (writing(self._video(index)) as partial,
@@ -82,8 +86,9 @@ class Checkpoint:
         with writing(self._state(index)) as partial:
             partial.write_bytes(state)
         self.chunks.append(SavedChunk(frames=frames, video=hash_file(self._video(index)), state=sha256(state)))
-        with writing(self.folder / "manifest.json") as partial:
+        with writing(self.folder / MANIFEST) as partial:
             partial.write_bytes(canonical(Manifest(chunks=tuple(self.chunks))))
+        self.store.keep(self.recipe, [self._video(index).name, self._state(index).name], MANIFEST)
         self._state(index - KEPT_STATES).unlink(missing_ok=True)
 
     def join(self, out: Path) -> None:
@@ -98,7 +103,7 @@ class Checkpoint:
 
     def _whole(self) -> Iterator[SavedChunk]:
         try:
-            chunks = Manifest.model_validate_json((self.folder / "manifest.json").read_bytes()).chunks
+            chunks = Manifest.model_validate_json((self.folder / MANIFEST).read_bytes()).chunks
         except (OSError, ValidationError):
             return
         whole = next((i for i, chunk in enumerate(chunks) if not _is(self._video(i), chunk.video)), len(chunks))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from models.errors import EngineError, InfinidubError, InputError
 from models.ports import Chunk, Frames, Generator, Image, Samples, ShotInput
-from models.records import Clip, Clips, Placement, Request, Shard, ShardResult, ShotRequest
+from models.records import Clip, Clips, Placement, Request, Shard, ShardResult, ShotFailure, ShotRequest
 from models.timebase import CLOCK, generation_divisor
 from tasks.checkpoint import Checkpoint
 from tasks.media import FrameReader, read_audio
@@ -68,7 +67,7 @@ def generate_shot(work: Work, request: ShotRequest) -> Clip:
 def _generate_shot(work: Work, request: ShotRequest) -> Clip:
     generator: Generator = work.engines.get("generator", request.generator)
     width, height, placement = _placement(generator, request)
-    checkpoint = Checkpoint(work.store.checkpoint(generate_shot.recipe(request)), width, height,
+    checkpoint = Checkpoint(work.store, generate_shot.recipe(request), width, height,
                             request.rate / generation_divisor(request.rate))
     _make_chunks(work, generator, request, checkpoint)
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
@@ -199,7 +198,7 @@ def _finished(work: Work, request: ShotRequest) -> Clip:
     folder = work.store.checkpoint(generate_shot.recipe(request))
     with alone(folder.with_name(f"{folder.name}.lock")):  # another process that makes this shot hands its clip over
         clip = perform(work, generate_shot, request, request.shot)
-        shutil.rmtree(folder, ignore_errors=True)
+        work.store.drop(generate_shot.recipe(request))
     return clip
 
 
@@ -223,7 +222,7 @@ def run_shard(work: Work, shard: Shard) -> ShardResult:
         try:
             clips.append(_tried_twice(part, request))
         except (EngineError, InputError) as error:
-            failed[request.shot] = str(error)
+            failed[request.shot] = ShotFailure(error_class=type(error).__name__, error=str(error))
     ran = work.counts - before
     return ShardResult(id=shard.id, clips=tuple(clips), shots_run=ran["shots_run"], shots_reused=ran["shots_reused"],
                        chunks_run=ran["chunks_run"], seconds=time.monotonic() - started, failed=failed)

@@ -148,13 +148,33 @@ class Ledger:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def begin_run(self, command: str, parameters: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-        """Open a run and return its id."""
+    def begin_run(self, command: str, parameters: Mapping[str, Any], environment: Mapping[str, Any],
+                  catalog: str = "") -> str:
+        """Open a run and return its id.
+
+        Args:
+            command: The verb.
+            parameters: What it was asked for, as plain JSON.
+            environment: Facts about this machine.
+            catalog: Whose bound on shards in flight it counts for; '' where it dubs none.
+        """
+        if catalog:
+            raise NotImplementedError
         run = t.Run(id=str(uuid.uuid4()), command=command, parameters=dict(parameters),
                     environment=dict(environment), flow_run=None, state="running", started=_now(), ended=None)
         with self.session() as session:
             session.add(run)
         return run.id
+
+    def keep_run(self, run_id: str, lease_s: float) -> bool:
+        """Say that a run is alive for another `lease_s` seconds. False: it was closed meanwhile."""
+        raise NotImplementedError
+
+    @contextmanager
+    def sweeping(self) -> Iterator[bool]:
+        """Keep runs and shards from beginning while the block lasts. Yields whether none is live now."""
+        raise NotImplementedError
+        yield False
 
     def end_run(self, run_id: str, state: str) -> None:
         """Close a run as 'done', 'failed' or 'cancelled'; executions still marked running share its fate."""
@@ -172,6 +192,10 @@ class Ledger:
         with self.session() as session:
             row = session.scalar(query)
             return Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type) if row else None
+
+    def find_many(self, recipes: Iterable[str]) -> dict[str, Artifact]:
+        """The same of many at once: recipe → artifact, of those that were computed."""
+        raise NotImplementedError
 
     def forget(self, recipe: str, artifact: Artifact) -> None:
         """Drop a result whose files are gone, so that it is computed anew; not the one that another put there since."""

@@ -1,4 +1,4 @@
-"""Artifacts by content: put a file, get it back by its hash. Files here; the only module that opens an object store.
+"""Artifacts by content: put a file, get it back by its hash. The port, and files; `tasks.s3` is the same in a bucket.
 
 Layout under the store's root: `artifacts/ab/abcdef…`, and `checkpoints/RECIPE/…` for shots that are being generated.
 A file appears under its name only when it is whole (written beside, synced, renamed), and is never changed afterwards.
@@ -14,8 +14,9 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
@@ -27,6 +28,20 @@ from models.records import Artifact, Record
 
 R = TypeVar("R", bound=Record)
 RECORD_TYPE = "application/json"
+S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+                        r"(/(?P<prefix>[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*))?/?")
+"""`s3://BUCKET/PREFIX`; no part of the prefix begins with a dot, since it also names folders."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """Something that lies in a store, whole or not."""
+
+    key: str
+    """Its place under the store's root: `artifacts/ab/abcdef…`, `checkpoints/RECIPE/…`."""
+    size: int
+    age_s: float
+    """Since it was last changed, by the store's clock."""
 
 
 class Store(Protocol):
@@ -57,7 +72,32 @@ class Store(Protocol):
         ...
 
     def checkpoint(self, recipe: str) -> Path:
-        """Folder for the unfinished work of one recipe."""
+        """Local working folder for the unfinished work of one recipe, filled with what was kept."""
+        ...
+
+    def keep(self, recipe: str, files: Sequence[str], manifest: str) -> None:
+        """Make files of that folder durable.
+
+        Args:
+            recipe: Of the unfinished work.
+            files: Names of the new ones.
+            manifest: Name of the file that says what counts: it is written last, and only over the one that was seen.
+
+        Raises:
+            LostCheckpointError: Another process has written the manifest meanwhile.
+        """
+        ...
+
+    def drop(self, recipe: str) -> None:
+        """Remove the unfinished work of a recipe, wherever it is kept."""
+        ...
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Everything that lies in the store, in no order."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Remove objects by their keys → how many were there."""
         ...
 
 
@@ -223,6 +263,43 @@ class FileStore:
         except OSError as error:
             raise disk_error(error, folder) from error
         return folder
+
+    def keep(self, recipe: str, files: Sequence[str], manifest: str) -> None:
+        """Nothing to do: the working folder is the store's own, and its files were synced when they were written."""
+
+    def drop(self, recipe: str) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.root / "checkpoints" / recipe, ignore_errors=True)
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every file under `artifacts` and `checkpoints`."""
+        raise NotImplementedError
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Remove files."""
+        raise NotImplementedError
+
+
+def open_store(address: str, state: Path, *, endpoint: str = "", cache_gb: float = 50) -> Store:
+    """The store that the settings name.
+
+    Args:
+        address: '' for files in the state folder, or `s3://BUCKET/PREFIX`.
+        state: The state folder; with S3, for cache and unfinished work.
+        endpoint: Address of an S3 server; '' for AWS.
+        cache_gb: What the cache may grow to, in 10⁹ bytes.
+
+    Raises:
+        InputError: It is no such address.
+    """
+    if not address:
+        return FileStore(state)
+    found = S3_ADDRESS.fullmatch(address)
+    if found is None:
+        raise InputError("is no address of a store", where="store", hint="Write s3://BUCKET/PREFIX, or nothing")
+    from tasks.s3 import S3Store  # boto3 is slow to import
+
+    return S3Store(found["bucket"], found["prefix"] or "", state, endpoint=endpoint, cache_gb=cache_gb)
 
 
 def put_record(store: Store, record: Record) -> Artifact:

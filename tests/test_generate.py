@@ -240,12 +240,12 @@ def test_a_damaged_checkpoint_costs_work_but_never_changes_the_picture(
 
 def test_a_chunk_counts_only_from_the_manifest_on(tmp_path: Path) -> None:
     """A kill between the chunk's file and the manifest leaves the chunk undone."""
-    checkpoint = Checkpoint(tmp_path, 32, 24, Fraction(25))
+    checkpoint = Checkpoint(FileStore(tmp_path), "x", 32, 24, Fraction(25))
     checkpoint.add([np.zeros((24, 32, 3), np.uint8)] * 3, b"one")
-    written = (tmp_path / "manifest.json").read_bytes()
+    written = (checkpoint.folder / "manifest.json").read_bytes()
     checkpoint.add([np.ones((24, 32, 3), np.uint8)] * 3, b"two")
-    (tmp_path / "manifest.json").write_bytes(written)
-    again = Checkpoint(tmp_path, 32, 24, Fraction(25))
+    (checkpoint.folder / "manifest.json").write_bytes(written)
+    again = Checkpoint(FileStore(tmp_path), "x", 32, 24, Fraction(25))
     assert (len(again.chunks), again.frames, again.state) == (1, 3, b"one")
 
 
@@ -397,7 +397,8 @@ def test_a_failed_shot_is_named_and_the_others_go_on(work: Work, shard: Shard) -
     work.engines.by_port["generator"] = generator  # type: ignore[attr-defined]
     done = run_shard(work, shard)
     assert [clip.shot for clip in done.clips] == ["S0001", "S0003"]
-    assert done.failed == {"S0002": "shot S0002: the weights hold NaN"}
+    assert {shot: (one.error_class, one.error) for shot, one in done.failed.items()} == {
+        "S0002": ("EngineError", "shot S0002: the weights hold NaN")}
 
 
 def test_a_shot_that_failed_once_is_tried_again_from_its_last_chunk(work: Work, shard: Shard) -> None:

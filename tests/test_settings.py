@@ -74,6 +74,14 @@ def test_settings_cannot_be_changed() -> None:
     ('weights_mirror = "garbage"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
     ('weights_mirror = "file:here"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
     ('weights_mirror = "hf:a/b"\n', "infinidub.toml: weights_mirror", "file:/FOLDER/ or s3:BUCKET/PREFIX/"),
+    ('store = "s3://bucket/../other"\n', "infinidub.toml: store", "s3://BUCKET/PREFIX"),
+    ('store = "/srv/store"\n', "infinidub.toml: store", "s3://BUCKET/PREFIX"),
+    ('store_endpoint = "http://me:secret@host"\n', "infinidub.toml: store_endpoint", "come from the environment"),
+    ('store_endpoint = "file:///etc"\n', "infinidub.toml: store_endpoint", "HOST:PORT"),
+    ('dispatch = "somewhere"\n', "infinidub.toml: dispatch", "'here', 'prefect' or 'job'"),
+    ('gpu_pool = "a/b"\n', "infinidub.toml: gpu_pool", "pattern"),
+    ("[prices]\ngpu = -1\n", "infinidub.toml: prices.gpu", "greater than or equal to 0"),
+    ("lease_s = 0\n", "infinidub.toml: lease_s", "greater than or equal to 1"),
     ("crf = \n", "infinidub.toml", "no TOML"),
 ])
 def test_mistakes_in_the_file(text: str, where: str, words: str) -> None:
@@ -102,8 +110,10 @@ def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, variable: 
 
 @pytest.mark.parametrize(("name", "value"), [
     ("device", "cpu"), ("device", "cuda"), ("device", "cuda:11"), ("weights_mirror", ""),
-    ("weights_mirror", "s3:bucket/prefix/"), ("weights_mirror", "s3://bucket"), ("weights_mirror", "file:/folder")])
-def test_devices_and_mirrors_that_there_are(name: str, value: str) -> None:
+    ("weights_mirror", "s3:bucket/prefix/"), ("weights_mirror", "s3://bucket"), ("weights_mirror", "file:/folder"),
+    ("store", "s3://bucket"), ("store", "s3://bucket/some/prefix"), ("store_endpoint", "http://127.0.0.1:9000"),
+    ("store_endpoint", "https://s3.example.org/"), ("gpu_pool", "gpu-pool_1")])
+def test_devices_and_addresses_that_there_are(name: str, value: str) -> None:
     assert getattr(load_settings(flags={name: value}), name) == value
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from models.errors import InputError
 from models.ports import EngineHome
-from models.records import EngineRef, Record
+from models.records import EngineRef, Record, ShotRequest
 
 O = TypeVar("O", bound=Record)  # noqa: E741
 
@@ -35,6 +35,14 @@ class Adapter:
     def missing(cls, options: Mapping[str, Any]) -> str:
         """Nothing."""
         return ""
+
+    @classmethod
+    def gpu_seconds(cls, request: ShotRequest) -> float | None:
+        """No generator, or none with a model of its own cost."""
+        return None
+
+    def check_memory(self) -> None:
+        """Fits everywhere."""
 
 
 def read_options(kind: type[O], engine: str, *options: Mapping[str, Any]) -> O:

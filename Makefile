@@ -9,7 +9,7 @@ help:            ## what there is
 setup:           ## system packages (if root), .venv, weights of the embedded engines
 	@bash infra/setup.sh
 
-demo: setup      ## dub both example episodes from English into Spanish and French
+demo: setup      ## dub both example episodes from English into Spanish and French, lips too where the small weights are
 	@$(BIN)/infinidub run examples/harbor-lights/catalog.yaml --out dubbed
 	@$(BIN)/python infra/bench/demo.py dubbed
 

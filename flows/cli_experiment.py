@@ -40,7 +40,7 @@ Networks = Annotated[Path | None, typer.Option(metavar="DIR", show_default=False
 
 def conditioning(base: Base, data: Data, test: Test = None, work: Work = Path("experiment"),
                  out: Out = Path("experiment/report"), minutes: Minutes = 10.0, resume: Resume = False,
-                 steps: Steps = 2000, rate: Rate = 2e-4, batch: Batch = 16, pairs: Pairs = 60, seeds: Seeds = 3,
+                 steps: Steps = 500, rate: Rate = 2e-4, batch: Batch = 16, pairs: Pairs = 60, seeds: Seeds = 3,
                  few: Few = 1, chunks: Chunks = 8, sampler: Sampler = 8, guidance: Guidance = 1.0,
                  color: Color = 0.0, sdedit: Sdedit = 0.8, workers: Workers = 1, networks: Networks = None,
                  as_json: Json = False) -> int:
@@ -63,7 +63,7 @@ def conditioning(base: Base, data: Data, test: Test = None, work: Work = Path("e
         experiment = Experiment(work, base, data, test, training, how, networks)
         standing = experiment.go_on(minutes, workers, lambda line: stderr.print(line, highlight=False))
         table, file = experiment.table(), None
-        if standing.dubbed:
+        if table.figures:
             file = report.write(out, table, experiment.arms, experiment.strips(), standing, experiment.config,
                                 training, how)
     except ImportError as error:

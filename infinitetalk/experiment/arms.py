@@ -73,7 +73,8 @@ def arms(config: SmallConfig, sdedit: float) -> tuple[Arm, ...]:
                  ("M0", "from inside the chunk"), ("M1", "its first or last frame"),
                  ("M2", "50 frames away or more"), ("M3", "up to 25 frames outside of it"))))
     lengths = [one for one in (config.context - TEMPORAL, config.context + TEMPORAL) if 1 <= one < config.frames]
-    changed = (Arm(TWO, "a second picture of the source is shown at the chunk's end", TWO, Both()),
+    changed = (Arm(TWO, "a second picture of the source is shown at the chunk's end and not marked; all its weights "
+                        "are trained, where the paper trains those that listen", TWO, Both()),
                *(Arm(f"M3, context {one}", f"{one} frames of context instead of {config.context}, not trained anew",
                      BEST, context=one) for one in lengths),
                Arm(f"M3, SDEdit {sdedit:g}", f"chunks begin with {sdedit:.0%} noise and the source for the rest", BEST,

@@ -35,6 +35,8 @@ from infinitetalk.train.latents import RATE, TalkingClip
 
 BASE, FORKED, HELD, DUBS = "base", "forks", "held", "dubs"
 """Folders of an experiment."""
+OWN = ("colour error", "copy", "copy at ends")
+"""Figures that are taken here."""
 FACES_EVERY = 16
 """Frames between two whose face is looked at."""
 CURVE_EVERY = 8
@@ -208,8 +210,10 @@ class Bench:
         measures = {one.name: {"value": one.value, "covered": one.covered, "of": one.of, "why": one.why,
                                "by": one.instrument} for one in judged.measures}
         own = {"colour error": float(apart[-size.frames:].mean()), **_copies(item.arm, frames, truth, size)}
-        measures |= {name: {"value": value, "covered": total, "of": total, "why": "", "by": "pixels"}
-                     for name, value in own.items()}
+        measures |= {name: {"value": own.get(name), "covered": total, "of": total, "why": "" if name in own else
+                            "no reference is told beside the chunks", "by": "pixels"} for name in OWN}
+        for name in {"CSIM", "CSIM*", "face distance"} & set(measures):
+            measures[name]["of"] = len(range(0, total, FACES_EVERY))
         return {"figures": measures, "apart": [round(float(one), 5) for one in apart[::CURVE_EVERY]]}
 
 

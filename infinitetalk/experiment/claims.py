@@ -13,6 +13,8 @@ from infinitetalk.evaluate.measure import Reals
 from infinitetalk.experiment.arms import BEST, TWO
 
 Verdict = Literal["repeated", "not repeated", "not tested"]
+LEAST_COVERED = 0.5
+"""Share of the frames that a value must rest on: a background that is known in one frame says nothing of others."""
 LEAST_SOURCES = 5
 """Below, intervals over sources say nothing."""
 SYNC = ("Sync-C*", "r at lag 0", "Sync-D*")
@@ -37,24 +39,23 @@ def claims(sdedit: str) -> tuple[Claim, ...]:
         sdedit: Name of the arm that begins with the source.
     """
     return (
-        Claim("Chunks that hang on nothing but the last frame made drift (section 3.2)", "drift from source", "I2V"),
-        Claim("So do their colours at the end", "colour error", "I2V"),
-        Claim("Chunks between two given pictures do not join: no motion is carried over (3.2)", "seam", "FL2V"),
-        Claim("Context frames carry motion over joins, which the last frame alone does not (3.2, 3.3)", "seam", "I2V"),
-        Claim("Chunks between two given pictures take over the source's motion (3.2)", "motion copy", "FL2V"),
-        Claim("A reference from inside the chunk is copied (3.4)", "copy", "M0"),
-        Claim("A reference from the chunk's ends is copied there (3.4)", "copy at ends", "M1"),
-        Claim("A reference from far away holds the looks less: colours leave the source's (3.4)", "colour error", "M2"),
-        Claim("And frames are further from the source's (Table 3, FID)", "FID", "M2"),
-        Claim("And so are clips (Table 3, FVD)", "FVD", "M2"),
-        Claim("Lips follow better with references near the chunk than inside it (Table 3, Sync-C)", "Sync-C*", "M0",
-              more=False),
-        Claim("… than at its ends (Table 3, Sync-C)", "Sync-C*", "M1", more=False),
-        Claim("… than far away (Table 3, Sync-C)", "Sync-C*", "M2", more=False),
+        Claim("I2V, whose chunks hang on the last frame made alone, drifts (section 3.2)", "drift from source", "I2V"),
+        Claim("I2V's colours are far from the source's at the end (3.2)", "colour error", "I2V"),
+        Claim("FL2V's chunks, between two given pictures, do not join: no motion is carried on (3.2)", "seam", "FL2V"),
+        Claim("I2V's chunks join less well than those with context frames (3.2, 3.3)", "seam", "I2V"),
+        Claim("FL2V takes over the source's motion (3.2)", "motion copy", "FL2V"),
+        Claim("M0, trained with references from inside the chunk, copies the reference (3.4)", "copy", "M0"),
+        Claim("M1, trained with references from the chunk's ends, copies it there (3.4)", "copy at ends", "M1"),
+        Claim("M2, trained with references from far away, holds the source's colours less (3.4)", "colour error", "M2"),
+        Claim("M2's frames are further from the source's (Table 3, FID)", "FID", "M2"),
+        Claim("M2's clips are further from the source's (Table 3, FVD)", "FVD", "M2"),
+        Claim("M3's lips follow better than M0's (Table 3, Sync-C)", "Sync-C*", "M0", more=False),
+        Claim("M3's lips follow better than M1's (Table 3, Sync-C)", "Sync-C*", "M1", more=False),
+        Claim("M3's lips follow better than M2's (Table 3, Sync-C)", "Sync-C*", "M2", more=False),
         Claim("A second reference makes the camera follow more closely (3.4, eq. 5)", "camera error", TWO, more=False),
-        Claim("Beginning with the source makes the camera follow more closely (SDEdit)", "camera error", sdedit,
-              more=False),
-        Claim("… at the price of colours that shift (SDEdit)", "drift from source", sdedit))
+        Claim("SDEdit, chunks that begin with the noised source, makes the camera follow more closely", "camera error",
+              sdedit, more=False),
+        Claim("SDEdit shifts colours", "drift from source", sdedit))
 
 
 UNTESTED = (
@@ -126,8 +127,8 @@ class Table:
         """Why values are missing, by figure: the first reason met."""
         found: dict[str, str] = {}
         for name, one in self._each():
-            if one["value"] is None:
-                found.setdefault(name, str(one["why"]))
+            if _told(one) is None:
+                found.setdefault(name, str(one["why"] or f"told in {one['covered']} of {one['of']} frames only"))
         return found
 
     def _each(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -151,8 +152,13 @@ class Table:
 
 
 def _value(row: Mapping[str, Any] | None, figure: str) -> float | None:
-    value = ((row or {}).get("figures", {}).get(figure) or {}).get("value")
-    return None if value is None else float(value)
+    one = (row or {}).get("figures", {}).get(figure)
+    return None if one is None else _told(one)
+
+
+def _told(one: Mapping[str, Any]) -> float | None:
+    """A value that rests on enough frames."""
+    return None if one["value"] is None or one["covered"] < LEAST_COVERED * one["of"] else float(one["value"])
 
 
 def _means(by_source: Mapping[int, Sequence[float]]) -> Reals:

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ from infinitetalk.train.loop import LONGEST, Recipe
 
 ABOUT, DONE = "experiment.json", "done.json"
 NEEDED = (FILE, DIT, codec.WEIGHTS, speech.WEIGHTS)
+PROBES = 12
+"""Held-out chunks by which it is told whether a fork listens, at its beginning and end: a look takes long."""
 LEAST_LEFT = 1.0
 """Seconds for which nothing new is begun."""
 Told = Callable[[str], None]
@@ -47,7 +49,7 @@ Told = Callable[[str], None]
 class Training:
     """How forks are trained onwards: all alike, but for their references."""
 
-    steps: int = 2000
+    steps: int = 500
     rate: float = 2e-4
     batch: int = 16
     seed: int = 0
@@ -58,7 +60,7 @@ class Training:
         run = Recipe(steps=self.steps, rate=self.rate, warmup=min(100, 1 + self.steps // 10), batch=self.batch,
                      decay=0.02, ema=0.995, seed=self.seed)
         return DitRecipe(run=run, flow=FlowSettings(visemes=self.visemes), draw=FORKS[fork],
-                         watched=max(1, self.steps // 4))
+                         watched=self.steps, probes=PROBES)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class Experiment:
         if absent:
             raise BadWeightsError(f"{absent} is not there", where=str(base), hint="Train it: infinidub train")
         self.arms = arms(self.config, how.sdedit)
-        about = {"training": asdict(training), "how": asdict(how), "arms": [repr(arm) for arm in self.arms],
+        about = {"training": asdict(training), "how": asdict(how),
+                 "arms": [repr(replace(arm, told="")) for arm in self.arms],
                  "base": {name: _sha256(base / name) for name in (*NEEDED, READER) if (base / name).is_file()},
                  "data": _listing(data), "test": _listing(test or data), "networks": networks is not None}
         self._enter(about, base)

@@ -11,7 +11,7 @@ from infinitetalk.evaluate.bootstrap import Interval
 from infinitetalk.evaluate.report import DISCLAIMER
 from infinitetalk.experiment.arms import BEST, Arm
 from infinitetalk.experiment.bench import How
-from infinitetalk.experiment.claims import UNTESTED, Found, Table, claims, judge
+from infinitetalk.experiment.claims import LEAST_COVERED, UNTESTED, Found, Table, claims, judge
 from infinitetalk.experiment.conditioning import Standing, Training
 from infinitetalk.experiment.paper import FIGURES, TABLE_3, TITLE
 from infinitetalk.experiment.plots import save_curves, save_figures, save_strips
@@ -80,7 +80,7 @@ def _head(table: Table, standing: Standing, config: SmallConfig, training: Train
         f"context) was forked; each fork was trained onwards for {training.steps} steps of {training.batch} chunks on "
         f"the same clips with the same seed ({training.seed}), and differs in what its chunks are told alone. Then "
         f"every fork dubbed the same {how.pairs} held-out pairs (source i, voice j ≠ i) with the same noise, "
-        f"{how.seeds} seeds ({how.ablation_seeds} where one thing of {BEST} is changed), {how.frames(config)} frames "
+        f"seeds: {how.seeds} ({how.ablation_seeds} where one thing of {BEST} is changed), {how.frames(config)} frames "
         f"({seconds:.1f} s) each: {how.chunks} chunks where chunks share one frame, more where they share context. "
         f"Sampler: {how.sampler_steps} steps, guidance by audio {how.guidance:g}, colour correction {how.color:g}.",
         "", "Intervals are 95 %, by bootstrap over sources: dubs of one source are averaged first. Where a claim is "
@@ -136,11 +136,13 @@ def _differences(table: Table, arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _coverage(table: Table, arms: Sequence[Arm]) -> Iterator[str]:
-    yield from ("## Coverage", "", "Dubs with a value, of those measured:", "",
+    yield from ("## Coverage", "", f"Dubs with a value, of those measured; a value must rest on {LEAST_COVERED:.0%} of "
+                "the frames that it could. Figures that are not named have one for every dub.", "",
                 f"| | {' | '.join(arm.name for arm in arms)} |", "|---|" + "---|" * len(arms))
     for figure in table.figures:
-        cells = ["{} of {}".format(*table.covered(arm.name, figure)) for arm in arms]
-        yield f"| {figure} | {' | '.join(cells)} |"
+        found = [table.covered(arm.name, figure) for arm in arms]
+        if any(have < of for have, of in found):
+            yield f"| {figure} | {' | '.join(f'{have} of {of}' for have, of in found)} |"
     yield ""
     yield from (f"- {figure}: by {by}." for figure, by in table.instruments().items() if by and figure in MEASURED_BY)
     yield from (f"- {figure} is missing: {why}." for figure, why in table.reasons().items())
@@ -149,7 +151,7 @@ def _coverage(table: Table, arms: Sequence[Arm]) -> Iterator[str]:
 
 def _pictures(strips: Sequence[tuple[Arm, Path]]) -> Iterator[str]:
     if strips:
-        yield from ("## Pictures", "", f"The first pair, from the top: {', '.join(arm.name for arm, _ in strips)}.", "",
+        yield from ("## Pictures", "", f"The first pair, from the top: {'; '.join(arm.name for arm, _ in strips)}.", "",
                     f"![Frames]({NAME}-pictures.png)")
 
 

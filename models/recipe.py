@@ -41,6 +41,11 @@ def recipe_of(step: str, version: int, request: BaseModel) -> str:
     return sha256(canonical({"step": step, "version": version, "request": request.model_dump(mode="json")}))
 
 
+def shot_seed(seed: int, shot: str, take: int = 0) -> int:
+    """A seed for one shot: the same on every machine, another for every shot and take; 0 ≤ seed < 2³¹."""
+    return int(sha256(f"{seed}/{shot}/{take}".encode())[:8], 16) >> 1
+
+
 def artifacts_in(value: object) -> Iterator[Artifact]:
     """Every artifact that a record refers to, however deeply."""
     if isinstance(value, Artifact):

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from models.errors import EngineError, InfinidubError, InputError
 from models.ports import Chunk, Frames, Generator, Image, Samples, ShotInput
+from models.recipe import shot_seed
 from models.records import Clip, Clips, Placement, Request, Shard, ShardResult, ShotFailure, ShotRequest
 from models.timebase import CLOCK, generation_divisor
 from tasks.checkpoint import Checkpoint
@@ -56,12 +57,31 @@ def generate(work: Work, request: GenerateRequest) -> Clips:
 
 @step("generate.shot", version=1, result=Clip, unit="shot")
 def generate_shot(work: Work, request: ShotRequest) -> Clip:
-    """Generate one shot, going on after the last chunk that an earlier, killed run finished."""
+    """Generate one shot, going on after the last chunk that an earlier, killed run finished.
+
+    What a generator makes nonsense of is tried once more with another seed; both follow from the request, so that it
+    still names one result.
+
+    Raises:
+        EngineError: It failed with both seeds; not to be tried again by itself.
+    """
     try:
-        return _generate_shot(work, request)
+        try:
+            return _generate_shot(work, request)
+        except EngineError:
+            other = reseeded(request)
+            work.note_seed(other.seed)
+            return _generate_shot(work, other)
     except InfinidubError as error:
+        if isinstance(error, EngineError):
+            error.retryable = False
         error.at(f"shot {request.shot}")
         raise
+
+
+def reseeded(request: ShotRequest) -> ShotRequest:
+    """The same shot with the seed of its second try; its unfinished work is kept under a recipe of its own."""
+    return request.model_copy(update={"seed": shot_seed(request.seed, request.shot, 1)})
 
 
 def _generate_shot(work: Work, request: ShotRequest) -> Clip:
@@ -88,6 +108,7 @@ def _make_chunks(work: Work, generator: Generator, request: ShotRequest, checkpo
             frames = _checked(chunk, len(checkpoint.chunks), checkpoint)
             checkpoint.add(frames[:needed - checkpoint.frames], chunk.state)
             work.counts["chunks_run"] += 1
+            work.counts["frames_run"] += checkpoint.chunks[-1].frames
             work.progress(f"generating {request.shot}, {checkpoint.frames} of {needed} frames",
                           checkpoint.frames / needed)
             if checkpoint.frames >= needed:
@@ -195,18 +216,12 @@ def _in_turn(work: Work, requests: Sequence[ShotRequest]) -> Iterator[tuple[Work
 
 def _finished(work: Work, request: ShotRequest) -> Clip:
     """The shot's clip; its unfinished work goes once the clip is recorded, and not a moment before."""
-    folder = work.store.checkpoint(generate_shot.recipe(request))
-    with alone(folder.with_name(f"{folder.name}.lock")):  # another process that makes this shot hands its clip over
+    recipe = generate_shot.recipe(request)
+    with alone(work.scratch / f"{recipe}.lock"):  # another process here that makes this shot hands its clip over
         clip = perform(work, generate_shot, request, request.shot)
-        work.store.drop(generate_shot.recipe(request))
+        for kept in (recipe, generate_shot.recipe(reseeded(request))):
+            work.store.drop(kept)
     return clip
-
-
-def _tried_twice(work: Work, request: ShotRequest) -> Clip:
-    try:
-        return _finished(work, request)
-    except EngineError:
-        return _finished(work, request)
 
 
 def run_shard(work: Work, shard: Shard) -> ShardResult:
@@ -220,9 +235,10 @@ def run_shard(work: Work, shard: Shard) -> ShardResult:
     clips, failed = [], {}
     for part, request in _in_turn(replace(work, episode=shard.episode, language=shard.language), shard.requests):
         try:
-            clips.append(_tried_twice(part, request))
+            clips.append(_finished(part, request))
         except (EngineError, InputError) as error:
-            failed[request.shot] = ShotFailure(error_class=type(error).__name__, error=str(error))
+            failed[request.shot] = ShotFailure(error_class=type(error).__name__, error=str(error),
+                                               flagged=isinstance(error, EngineError))
     ran = work.counts - before
     return ShardResult(id=shard.id, clips=tuple(clips), shots_run=ran["shots_run"], shots_reused=ran["shots_reused"],
                        chunks_run=ran["chunks_run"], seconds=time.monotonic() - started, failed=failed)

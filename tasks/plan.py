@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from models.errors import InputError
-from models.recipe import canonical, sha256
+from models.recipe import canonical, sha256, shot_seed
 from models.records import (
     EngineRef,
     HeardLine,
@@ -45,11 +45,6 @@ class PlanRequest(Request):
     region: Literal["frame", "person"]
     prompt: str = ""
     seed: int = 0
-
-
-def shot_seed(seed: int, shot: str, take: int = 0) -> int:
-    """A seed for one shot: the same on every machine, another for every shot and take; 0 ≤ seed < 2³¹."""
-    return int(sha256(f"{seed}/{shot}/{take}".encode())[:8], 16) >> 1
 
 
 def heard(speech: Speech, shot: Shot, rate: Fraction) -> tuple[SpokenLine, ...]:

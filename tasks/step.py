@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -59,7 +59,14 @@ class Work:
     progress: Callable[[str, float], None] = lambda _what, _done: None
     """Told what is being done and how much of it (0 … 1): for people."""
     counts: Counter[str] = field(default_factory=Counter)
-    """steps_run, steps_reused, and the same of each `Unit`."""
+    """steps_run, steps_reused, and the same of each `Unit`; chunks_run and frames_run of generated shots."""
+    execution: int | None = None
+    """Row of the item that is being computed; None where several are, or none."""
+
+    def note_seed(self, seed: int) -> None:
+        """Say that the item in hand is computed with another seed than its request names."""
+        if self.execution is not None:
+            self.ledger.note_seed(self.execution, seed)
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,8 @@ def _compute(work: Work, what: Step[Q, R], requests: Mapping[str, Q],
     cpu = _cpu()
     try:
         with _disk_errors(work.scratch):
-            results = function(work, list(requests.values()))
+            alone = next(iter(rows.values())) if len(rows) == 1 else None
+            results = function(replace(work, execution=alone), list(requests.values()))
         if len(results) != len(requests):
             raise EngineError(f"{what.name} answered {len(results)} items for {len(requests)}")
     except BaseException as error:

@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from models import tables as t
 from models.errors import EngineError, InfinidubError, InputError, SetupError
 from models.ports import Chunk, ShotInput
+from models.recipe import shot_seed
 from models.records import Artifact, Clip, Clips, FaceTrack, HeardLine, Placement, Shard, ShotRequest, SpeakerTrack
 from tasks.checkpoint import Checkpoint
 from tasks.generate import GenerateRequest, at_hearing_level, generate, generate_shot, hear, run_shard
@@ -401,11 +404,35 @@ def test_a_failed_shot_is_named_and_the_others_go_on(work: Work, shard: Shard) -
         "S0002": ("EngineError", "shot S0002: the weights hold NaN")}
 
 
-def test_a_shot_that_failed_once_is_tried_again_from_its_last_chunk(work: Work, shard: Shard) -> None:
-    generator = FailingShot("S0002", 1, EngineError)
-    work.engines.by_port["generator"] = generator  # type: ignore[attr-defined]
+def test_a_shot_that_failed_is_made_with_another_seed_once_and_the_row_says_which(work: Work, shard: Shard) -> None:
+    wanted = shard.requests[1]
+    other = but(wanted, seed=shot_seed(wanted.seed, wanted.shot, 1))
+    work.engines.by_port["generator"] = Pulse()  # type: ignore[attr-defined]
+    first, second = (perform(work, generate_shot, one, one.shot) for one in (wanted, other))
+    assert first.video != second.video
+    for one in (wanted, other):
+        work.store.drop(generate_shot.recipe(one))
+    with work.ledger.session() as session:
+        for table in (t.ResultFile, t.Result):
+            session.execute(sa.delete(table))
+    work.engines.by_port["generator"] = FailingShot("S0002", 1, EngineError)  # type: ignore[attr-defined]
     done = run_shard(work, shard)
-    assert (done.shots_run, done.chunks_run, done.failed) == (3, 6, {})
+    assert (done.shots_run, done.failed) == (3, {})
+    assert done.clips[1].video == second.video
+    with work.ledger.session() as session:
+        rows = session.scalars(sa.select(t.Execution).where(t.Execution.item == "S0002").order_by(t.Execution.id)).all()
+    assert (rows[-1].outcome, rows[-1].seed) == ("computed", other.seed)
+    assert not list((work.store.checkpoint("x").parent).glob("[0-9a-f]*"))
+
+
+def test_a_shot_that_fails_with_both_seeds_is_flagged_and_not_tried_by_itself(work: Work, shard: Shard) -> None:
+    generator = FailingShot("S0002", 99, EngineError)
+    work.engines.by_port["generator"] = generator  # type: ignore[attr-defined]
+    failed = run_shard(work, shard).failed["S0002"]
+    assert (failed.error_class, failed.flagged, generator.times) == ("EngineError", True, 97)
+    with pytest.raises(EngineError) as raised:
+        perform(work, generate_shot, shard.requests[1], "S0002")
+    assert not raised.value.retryable
 
 
 def test_what_concerns_the_machine_stops_the_shard(work: Work, shard: Shard) -> None:

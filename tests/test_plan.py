@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from models.recipe import sha256
+from models.recipe import sha256, shot_seed
 from models.records import Artifact, EngineRef, FaceTrack, Plan, Shard, Shot, Shots, Source, Speech, SpokenLine
 from models.timebase import frame_to_ticks
 from tasks.generate import generate_shot, load_shard
-from tasks.plan import PlanRequest, plan, shards, shot_seed
+from tasks.plan import PlanRequest, plan, shards
 
 FACE = FaceTrack(id=0, boxes=((0, 10, 10, 20, 20),))
 

@@ -17,6 +17,10 @@ EVICTED = "EvictedError"
 """`error_class` of an attempt whose process was told to stop."""
 LOST = "LostError"
 """`error_class` of an attempt whose lease ran out: its process died, or could not reach the database."""
+FREE: frozenset[str] = frozenset({EVICTED, "CapacityError"})
+"""`error_class` of attempts that cost none of a shard's tries: they say something of the place, not of the shard."""
+TRIES = 3
+"""An attempt that got on costs nothing; so many that did not end a shard."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Packed:
 
     shard: Shard
     estimate_s: float
-    """GPU seconds its shots are expected to take, start-up not counted."""
+    """GPU seconds its shots should take by the engine's own model, start-up not counted: what past runs taught is left
+    out, so that they can be held against it."""
     recipes: tuple[str, ...]
     """Of its shots, in the order of `shard.requests`."""
 
@@ -117,6 +122,8 @@ class History:
     frames: int = 0
     seconds: float = 0.0
     """GPU seconds of these frames, start-up not counted."""
+    estimated: float = 0.0
+    """What those attempts' shards were expected to take (`Packed.estimate_s`)."""
     startups: tuple[float, ...] = ()
     """Start-up seconds of those attempts that loaded the engine, newest first."""
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,13 +28,14 @@ from pydantic import Field, model_validator
 
 from models.engines.infinitetalk_cast import Box, around, cast, cut_out, loudest, region_of
 from models.engines.options import Adapter, read_options
-from models.errors import EngineError, InputError, SetupError
+from models.errors import CapacityError, EngineError, InputError, SetupError
 from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
 from models.records import EngineRef, Placement, Record, ShotRequest
 from models.timebase import generation_divisor
 
 if TYPE_CHECKING:
     from infinitetalk.engine import Engine, Take
+    from infinitetalk.sampling import Sampling
     from infinitetalk.stream import StreamSettings
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "PIL", "ftfy")
@@ -129,16 +131,7 @@ class InfiniteTalk(Adapter):
             SetupError: The profile stands on a LoRA, and none is set.
         """
         self._check(request)
-        place = Placement(x=0, y=0, width=request.width, height=request.height)
-        speaking = [request.faces[face] for face in cast(request).values() if face is not None]
-        if request.region == "person" and speaking:
-            place = around(speaking, request.width, request.height)
-        return *self._size(place.width, place.height), place
-
-    def _size(self, width: int, height: int) -> tuple[int, int]:
-        from infinitetalk.pictures import AREAS, dubbing_size
-
-        return dubbing_size(width, height, self._options.area or AREAS[self._options.size])
+        return _placed(self._options, request)
 
     def _check(self, request: ShotRequest) -> None:
         where = f"generator {request.generator.name}"
@@ -160,7 +153,8 @@ class InfiniteTalk(Adapter):
         Raises:
             InputError: The state belongs to another shot, or something of the request cannot be used.
             SetupError: The weights are damaged, or need more memory than there is.
-            EngineError: The GPU's memory was full, or the network gave numbers that are not finite.
+            EngineError: The network gave numbers that are not finite.
+            CapacityError: The GPU's memory was full.
         """
         from infinitetalk.state import ChunkState
 
@@ -175,13 +169,11 @@ class InfiniteTalk(Adapter):
         from infinitetalk.plan import ChunkSize
         from infinitetalk.reference import Image as StillReference
         from infinitetalk.reference import Source
-        from infinitetalk.sampling import preset
         from infinitetalk.stream import StreamSettings
 
-        sampling = preset(PROFILES.get(request.profile, request.profile), self._options.size)
         return StreamSettings(
             size=ChunkSize(self._options.chunk, CONTEXT), color=self._options.color,
-            sampling=replace(sampling, steps=self._options.steps or sampling.steps),
+            sampling=_sampling(self._options.size, request.profile, self._options.steps),
             reference=Source() if request.reference == "source" else StillReference())
 
     def _take(self, shot: ShotInput) -> Take:
@@ -216,15 +208,19 @@ class InfiniteTalk(Adapter):
             self._loaded = distilled, self._load(distilled=distilled)
         return self._loaded[1]
 
+    def _device(self) -> str:
+        import torch
+
+        device = self._options.device if self._options.device != "auto" else self._home.device
+        return "cuda" if device == "cpu" and self._options.device == "auto" and torch.cuda.is_available() else device
+
     def _load(self, *, distilled: bool) -> Engine:
         import torch
 
         from infinitetalk.engine import load
         from models.engines.infinitetalk_files import stored_files
 
-        device = self._options.device if self._options.device != "auto" else self._home.device
-        if device == "cpu" and self._options.device == "auto" and torch.cuda.is_available():
-            device = "cuda"
+        device = self._device()
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError(f"the device is {device}, and torch finds no CUDA GPU", where="generator infinitetalk",
                              hint="Install the driver, or a torch that is built for it")
@@ -232,9 +228,95 @@ class InfiniteTalk(Adapter):
             torch.set_num_threads(self._home.threads)
         lora = [(self._home.weights(self._options.lora) / "lora.safetensors", 1.0)] if distilled else []
         files = stored_files(self._options.weights, self._home.weights)
-        memory = "fp8" if self._options.precision == "fp8" else self._options.memory
-        return load(files, device=device, memory=memory, size=self._size(16, 9)[::-1], frames=self._options.chunk,
-                    attention=self._options.attention, compiled=self._options.compiled, loras=lora)
+        return load(files, device=device, memory=self._memory, size=_size(self._options, 16, 9)[::-1],
+                    frames=self._options.chunk, attention=self._options.attention, compiled=self._options.compiled,
+                    loras=lora)
+
+    @property
+    def _memory(self) -> str:
+        """The engine's profile of memory."""
+        return "fp8" if self._options.precision == "fp8" else self._options.memory
+
+    # -- beforehand ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def gpu_seconds(cls, request: ShotRequest) -> float:
+        """By its operations, at the speed that the best published implementations reach on one H100 or H200.
+
+        What TeaCache and fp8 save, and what another card takes, is left to what past runs teach.
+
+        Raises:
+            InputError: There is no such profile.
+        """
+        options = read_options(InfiniteTalkOptions, request.generator.name, request.generator.options)
+        seen = [face for face in cast(request).values() if face is not None]
+        persons = 2 if options.weights.endswith("-multi") and len(seen) > 1 else 1
+        width, height, _ = _placed(options, request)
+        with told():
+            return _seconds(request.generated_frames, (height, width), options.chunk, options.size, request.profile,
+                            options.steps, persons, request.reference == "source")
+
+    def check_memory(self) -> None:
+        """See that the published networks and a chunk fit into what is free on the GPU; on a CPU, nothing.
+
+        Raises:
+            CapacityError: They would, were nothing else there.
+            SetupError: They never will.
+        """
+        import torch
+
+        from infinitetalk.errors import TooLargeError
+        from infinitetalk.memory import choose, free_memory
+        from infinitetalk.shapes import PixelShape
+
+        device = self._device()
+        if not device.startswith("cuda") or not torch.cuda.is_available():
+            return  # a GPU that is not there is told where the engine is loaded
+        chunk = PixelShape(self._options.chunk, *_size(self._options, 16, 9)[::-1])
+        persons = 2 if self._options.weights.endswith("-multi") else 1
+        whole = torch.cuda.get_device_properties(device).total_memory
+        with told():
+            choose(whole, chunk, wanted=self._memory, persons=persons)
+        try:
+            choose(free_memory(device), chunk, wanted=self._memory, persons=persons)
+        except TooLargeError as error:
+            raise CapacityError(error.what, where="generator infinitetalk",
+                                hint="Something else runs on this GPU: end it, or wait for it") from error
+
+
+def _size(options: InfiniteTalkOptions, width: int, height: int) -> tuple[int, int]:
+    """(width, height) that a part of the source is generated at."""
+    from infinitetalk.pictures import AREAS, dubbing_size
+
+    return dubbing_size(width, height, options.area or AREAS[options.size])
+
+
+def _placed(options: InfiniteTalkOptions, request: ShotRequest) -> tuple[int, int, Placement]:
+    place = Placement(x=0, y=0, width=request.width, height=request.height)
+    speaking = [request.faces[face] for face in cast(request).values() if face is not None]
+    if request.region == "person" and speaking:
+        place = around(speaking, request.width, request.height)
+    return *_size(options, place.width, place.height), place
+
+
+def _sampling(size: str, profile: str, steps: int) -> Sampling:
+    from infinitetalk.sampling import preset
+
+    sampling = preset(PROFILES.get(profile, profile), size)
+    return replace(sampling, steps=steps or sampling.steps)
+
+
+@lru_cache(maxsize=4096)
+def _seconds(frames: int, size: tuple[int, int], chunk: int, size_class: str, profile: str, steps: int, persons: int,
+             new_references: bool) -> float:
+    """GPU seconds of a shot of `frames` at (H, W)."""
+    from infinitetalk.config import TransformerConfig
+    from infinitetalk.flops import shot_work
+    from infinitetalk.plan import ChunkSize, plan
+
+    sampling = _sampling(size_class, profile, steps)
+    return shot_work(TransformerConfig(), plan(frames, ChunkSize(chunk, CONTEXT)), size, steps=sampling.steps,
+                     passes=len(sampling.guidance.passes), persons=persons, new_references=new_references).seconds()
 
 
 @contextmanager
@@ -256,5 +338,6 @@ def told() -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         torch.cuda.empty_cache()
-        raise EngineError("the GPU's memory is full", where="generator infinitetalk",
-                          hint="Set options.infinitetalk.memory = \"offload\", or end what else runs there") from error
+        raise CapacityError("the GPU's memory is full", where="generator infinitetalk",
+                            hint="Set options.infinitetalk.memory = \"offload\", or end what else runs there",
+                            ) from error

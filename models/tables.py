@@ -10,7 +10,29 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class clock(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """Seconds since 1970 by the database's own clock, at the moment at which a row is looked at.
+
+    PostgreSQL's `now()` would be the start of the transaction, which may have waited for a lock since.
+    """
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(clock, "postgresql")
+def _clock_postgresql(_element: clock, _compiler: Any, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@compiles(clock, "sqlite")
+def _clock_sqlite(_element: clock, _compiler: Any, **_options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"  # unixepoch('subsec') needs SQLite 3.42
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -54,6 +76,10 @@ class Run(Table):
     """[episode, language] of what failed, '' for what languages share; none as long as it runs."""
     started: Mapped[datetime]
     ended: Mapped[datetime | None]
+    catalog: Mapped[str] = mapped_column(default="")
+    """Whose bound on shards in flight it counts for; '' where it dubs none."""
+    lease_until: Mapped[float | None]
+    """`clock()` after which it is taken for dead; none: it never said that it is alive, and is left alone."""
 
 
 class ArtifactRow(Table):
@@ -153,16 +179,82 @@ class ShotRow(Table):
 
 
 class ShardRow(Table):
-    """A dispatched list of shots."""
+    """A list of shots for one GPU process: an entry of the queue. `tasks.shards` has its states and moves."""
 
     __tablename__ = "shards"
     id: Mapped[str] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), index=True)
+    """The run that queued it last."""
     episode: Mapped[str]
     language: Mapped[str]
     shots: Mapped[list[Any]]
     state: Mapped[str] = mapped_column(sa.String(16))
     updated: Mapped[datetime]
+    """When it changed its state last, for people."""
+    catalog: Mapped[str] = mapped_column(default="")
+    artifact: Mapped[str] = mapped_column(sa.String(64), default="")
+    """SHA-256 of its SHARD.json in the store; '' where the run's own process works it off."""
+    engine: Mapped[str] = mapped_column(default="")
+    frames: Mapped[int] = mapped_column(default=0)
+    """To be generated."""
+    estimate_s: Mapped[float] = mapped_column(default=0.0)
+    """GPU seconds expected, start-up not counted."""
+    priority: Mapped[int] = mapped_column(default=0)
+    in_flight: Mapped[int] = mapped_column(default=1)
+    """Bound of its catalog."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Number of the newest, 0 before the first; it is never set back."""
+    tries_left: Mapped[int] = mapped_column(default=3)
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    deadline: Mapped[float] = mapped_column(default=0.0)
+    lease_until: Mapped[float | None]
+    """These three: seconds of `clock()`. A lease is there exactly while an attempt is dispatched or running."""
+    error_class: Mapped[str] = mapped_column(default="")
+    error: Mapped[str] = mapped_column(default="")
+    __table_args__ = (sa.Index("ix_shards_state_priority", "state", "priority"),
+                      sa.Index("ix_shards_catalog_state", "catalog", "state"),
+                      sa.Index("ix_shards_episode_language", "episode", "language"))
+
+
+class ShardShot(Table):
+    """Which shard makes a shot, or made it last: no two live ones have the same."""
+
+    __tablename__ = "shard_shots"
+    recipe: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    shard: Mapped[str] = mapped_column(sa.ForeignKey("shards.id"), index=True)
+    shot: Mapped[str] = mapped_column(sa.String(32))
+    flagged: Mapped[bool] = mapped_column(default=False)
+    """It failed with two seeds: no shard takes it until somebody asks for it again."""
+    error_class: Mapped[str] = mapped_column(default="")
+    error: Mapped[str] = mapped_column(default="")
+
+
+class ShardAttempt(Table):
+    """One process's go at a shard: what it did and cost, however it ended."""
+
+    __tablename__ = "shard_attempts"
+    shard: Mapped[str] = mapped_column(sa.ForeignKey("shards.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), index=True)
+    """The run that it was for: whose costs it is."""
+    pool: Mapped[str]
+    flow_run: Mapped[str | None]
+    """Of Prefect, or name of the Job; none as long as nobody noted it."""
+    owner: Mapped[str] = mapped_column(default="")
+    device: Mapped[str] = mapped_column(default="")
+    state: Mapped[str] = mapped_column(sa.String(16))
+    """dispatched, running, done, failed, returned, lost, cancelled."""
+    dispatched: Mapped[float]
+    started: Mapped[float | None]
+    beat: Mapped[float | None]
+    ended: Mapped[float | None]
+    """These four: seconds of `clock()`."""
+    gpu_seconds: Mapped[float] = mapped_column(default=0.0)
+    startup_seconds: Mapped[float] = mapped_column(default=0.0)
+    chunks: Mapped[int] = mapped_column(default=0)
+    frames: Mapped[int] = mapped_column(default=0)
+    error_class: Mapped[str] = mapped_column(default="")
+    error: Mapped[str] = mapped_column(default="")
 
 
 class Edit(Table):

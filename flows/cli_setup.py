@@ -139,11 +139,15 @@ def serve(port: Annotated[int, typer.Option(help="Port of the user interface.")]
     return 0
 
 
-def deploy(config: Config = None, as_json: Json = False) -> int:
-    """Register the deployments of prefect.yaml."""
+Templates = Annotated[Path | None, typer.Option(help="Folder of base job templates (infra/kubernetes/base): the work"
+                                                     " pools then start Jobs on Kubernetes.", show_default=False)]
+
+
+def deploy(templates: Templates = None, config: Config = None, as_json: Json = False) -> int:
+    """Register work pools and the deployments of prefect.yaml."""
     from flows.deploy import deploy_all
 
-    names = deploy_all(load_settings(config))
+    names = deploy_all(load_settings(config), templates)
     answer(as_json, {"deployments": names}, *(f"{MARKS['done']} {name}" for name in names))
     return 0
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +21,9 @@ from models.errors import InfrastructureError, InputError, SetupError
 
 HOST = "127.0.0.1"
 POOL = "local"
+KINDS = ("cpu", "gpu")
+"""Work pools, as a folder of job templates calls them: `job-template-KIND.json`."""
+VARIABLES_FILE = "variables.yaml"
 ADDRESS_FILE = "prefect-server"
 """In the state folder, while `infinidub serve` runs: where its server listens."""
 PATIENCE_S = 120
@@ -36,20 +42,26 @@ def prefect_file() -> Path:
     raise SetupError("there is no prefect.yaml in the working folder", hint="Copy it from infinidub's repository")
 
 
-def deploy_all(settings: Settings) -> list[str]:
-    """Register all deployments with the server that is set, or that `infinidub serve` runs.
+def deploy_all(settings: Settings, templates: Path | None = None) -> list[str]:
+    """Register work pools and all deployments with the server that is set, or that `infinidub serve` runs.
+
+    Args:
+        settings: Which pools there are.
+        templates: Folder with job-template-cpu.json, job-template-gpu.json and, over their defaults, variables.yaml:
+            the pools then start Jobs on Kubernetes. Without it, pools that are not there yet start processes.
 
     Returns:
         Their names, `flow/deployment`.
 
     Raises:
-        InputError: No server is known.
+        InputError: No server is known, or a template is not as it should be.
+        InfrastructureError: Prefect's server failed.
     """
     server = prefect_server() or running_server(settings)
     if not server:
         raise InputError("no Prefect server is known", where="PREFECT_API_URL",
                          hint="Set it, or start one with `infinidub serve`")
-    return _register({**prefect_environment(settings), "PREFECT_API_URL": server})
+    return _register(settings, {**prefect_environment(settings), "PREFECT_API_URL": server}, templates)
 
 
 def serve_here(settings: Settings, port: int, ready: Callable[[str], None]) -> None:
@@ -69,12 +81,12 @@ def serve_here(settings: Settings, port: int, ready: Callable[[str], None]) -> N
         raise InputError(f"something listens there already: {url}", where="--port", hint="Give another --port")
     settings.state.mkdir(parents=True, exist_ok=True)
     here = {**prefect_environment(settings), "PREFECT_API_URL": f"{url}/api", f"{PREFIX}OUT": str(settings.out),
-            f"{PREFIX}STATE": str(settings.state), "PWD": str(Path.cwd())}
+            f"{PREFIX}STATE": str(settings.state)}
     with ExitStack() as stack:
         stack.callback((settings.state / ADDRESS_FILE).unlink, missing_ok=True)
         server = stack.enter_context(_child(["server", "start", "--host", HOST, "--port", str(port)], here, log))
         _wait_for(server, f"{url}/api/health", log)
-        _register(here)
+        _register(settings.model_copy(update={"cpu_pool": POOL, "gpu_pool": POOL}), here)
         worker = stack.enter_context(_child(["worker", "start", "--pool", POOL], here, log))
         (settings.state / ADDRESS_FILE).write_text(f"{url}/api")
         ready(url)
@@ -92,19 +104,89 @@ def running_server(settings: Settings) -> str:
     return url if _answers(f"{url}/health") else ""
 
 
-def _register(environment: Mapping[str, str]) -> list[str]:
-    file = prefect_file()
-    _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-    _prefect(["deploy", "--all", "--prefect-file", str(file)], environment)
+def job_templates(folder: Path) -> dict[str, dict[str, Any]]:
+    """Base job templates of the work pools, with the values of variables.yaml for defaults.
+
+    Args:
+        folder: Holds job-template-cpu.json, job-template-gpu.json and perhaps variables.yaml: pool → variable → value.
+
+    Returns:
+        'cpu' and 'gpu' → template, as Prefect takes it.
+
+    Raises:
+        InputError: A file cannot be read, or a variable is not one of its template's, or of another type.
+    """
+    given: Any = _read(folder / VARIABLES_FILE) if (folder / VARIABLES_FILE).exists() else {}
+    if not isinstance(given, Mapping) or not all(isinstance(values, Mapping) for values in given.values()):
+        raise InputError("is no table of pools and their variables", where=str(folder / VARIABLES_FILE))
+    for kind in set(given) - set(KINDS):
+        raise InputError(f"there is no pool {kind!r}", where=str(folder / VARIABLES_FILE),
+                         hint=f"There are: {', '.join(KINDS)}")
+    templates = {}
+    for kind in KINDS:
+        template: Any = _read(folder / f"job-template-{kind}.json")
+        try:
+            known: dict[str, dict[str, Any]] = template["variables"]["properties"]
+        except (KeyError, TypeError):
+            raise InputError("is no base job template", where=str(folder / f"job-template-{kind}.json")) from None
+        for name, value in given.get(kind, {}).items():
+            where = f"{folder / VARIABLES_FILE}: {kind}.{name}"
+            if name not in known:
+                raise InputError("the template has no such variable", where=where,
+                                 hint=f"There are: {', '.join(known)}")
+            if not isinstance(value, _TYPES[known[name]["type"]]):
+                raise InputError(f"is no {known[name]['type']}", where=where)
+            known[name]["default"] = value
+        templates[kind] = template
+    return templates
+
+
+_TYPES: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
+
+
+def _read(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON, too
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(file)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"is neither YAML nor JSON: {' '.join(str(error).split())}", where=str(file)) from None
+
+
+def _register(settings: Settings, environment: Mapping[str, str], templates: Path | None = None) -> list[str]:
+    file, pools = prefect_file(), (settings.cpu_pool, settings.gpu_pool)
+    if templates is not None:
+        _kubernetes_pools(pools, job_templates(templates), environment)
+    else:
+        for pool in dict.fromkeys(pools):
+            _prefect(["work-pool", "create", pool, "--type", "process"], environment, but="already exists")
+    # A run that dispatches nothing takes back by itself what died, and a process every minute is a burden to a laptop.
+    reaper = str(settings.dispatch != "here").lower()
+    _prefect(["deploy", "--all", "--prefect-file", str(file)],
+             {**environment, f"{PREFIX}CPU_POOL": pools[0], f"{PREFIX}GPU_POOL": pools[1], "REAPER_ACTIVE": reaper,
+              "PWD": str(Path.cwd())})
     deployments = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
     return [f"{one['entrypoint'].rpartition('.')[2].replace('_', '-')}/{one['name']}" for one in deployments]
 
 
-def _prefect(arguments: list[str], environment: Mapping[str, str]) -> None:
+def _kubernetes_pools(pools: tuple[str, str], templates: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    if pools[0] == pools[1]:
+        raise InputError(f"both pools are called {pools[0]!r}", where="cpu_pool, gpu_pool",
+                         hint=f"Jobs with a GPU need a pool of their own: set {PREFIX}GPU_POOL")
+    with tempfile.TemporaryDirectory() as folder:
+        for pool, kind in zip(pools, KINDS, strict=True):
+            template = Path(folder) / f"{kind}.json"
+            template.write_text(json.dumps(templates[kind]), encoding="utf-8")
+            _prefect(["work-pool", "create", pool, "--type", "kubernetes", "--base-job-template", str(template),
+                      "--overwrite"], environment)
+
+
+def _prefect(arguments: list[str], environment: Mapping[str, str], but: str = "") -> None:
+    """Run one of Prefect's commands; it may fail, if it then says `but`."""
     done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, text=True,
                           capture_output=True, timeout=PATIENCE_S, check=False)
-    if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split())
+    words = " ".join((done.stderr or done.stdout).split())
+    if done.returncode and not (but and but in f"{done.stdout} {done.stderr}"):
         raise InfrastructureError(f"prefect {arguments[0]} failed: {words[-400:]}", where="prefect")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 
 from flows.cli_run import select_from
 from flows.options import Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
 from flows.settings import load_settings
-from flows.show import MARKS, forecast_table, status_table, stdout, trace_tree
+from flows.show import MARKS, forecast_table, shards_table, status_table, stdout, trace_tree
 
 if TYPE_CHECKING:
     from flows.jobs import Selected
@@ -59,18 +61,19 @@ def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = Non
 
     The settings are those of the catalog's last run, unless others are given.
     """
-    from flows.status import survey
+    from flows.status import shard_lines, survey
 
     space, selected = _as_last_run(catalog, config, flags(out, state, None, assignments), episode or [], lang or [])
-    rows = survey(space, selected)
+    rows, shards = survey(space, selected), shard_lines(space, catalog)
     if watch and not as_json:
-        with Live(status_table(rows), console=stdout, auto_refresh=False) as live:
+        with Live(Group(status_table(rows), shards_table(shards)), console=stdout, auto_refresh=False) as live:
             while not all(row.done for row in rows):
                 time.sleep(WATCH_S)
-                rows = survey(space, selected)
-                live.update(status_table(rows), refresh=True)
+                rows, shards = survey(space, selected), shard_lines(space, catalog)
+                live.update(Group(status_table(rows), shards_table(shards)), refresh=True)
         return 0
-    answer(as_json, {"catalog": str(catalog), "episodes": [row.to_json() for row in rows]}, status_table(rows))
+    answer(as_json, {"catalog": str(catalog), "episodes": [row.to_json() for row in rows],
+                     "shards": [asdict(shard) for shard in shards]}, status_table(rows), shards_table(shards))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.tree import Tree
 
 from flows.steps import STEPS
 from models.errors import InfinidubError
+from models.pool import ShardLine
 from models.records import Deliverable
 
 if TYPE_CHECKING:  # these pull in database and media libraries, which `infinidub --help` can do without
@@ -33,6 +35,8 @@ MARKS = {"done": "[green]✓[/]", "reused": "[green]✓[/]", "running": "[yellow
 QUIET_S = 5.0
 """Without a terminal, a long step says where it is this often."""
 
+SHARD_MARKS = {"running": "[yellow]▸ running[/]", "failed": "[red]✗ failed[/]"}
+SHOWN_SHARDS = 30
 SHOWN_WEIGHTS = 4
 WIDE = 120
 """Columns that a matrix with the steps' names takes."""
@@ -155,16 +159,41 @@ def status_table(rows: Sequence[Row]) -> RenderableType:
     return Group(table, *(trouble if wide else ()))
 
 
+def shards_table(shards: Sequence[ShardLine]) -> RenderableType:
+    """Live and failed shards, and how many there are of each state."""
+    if not shards:
+        return ""
+    counts = Counter(shard.state for shard in shards)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("shard", "episode", "lang", "state", "try", "chunk", "frames", "GPU", "heard of", "by"):
+        table.add_column(name, justify="right" if name in {"try", "chunk", "frames", "GPU", "heard of"} else "left")
+    shown = [shard for shard in shards if shard.state not in {"done", "cancelled"}]
+    for one in shown[:SHOWN_SHARDS]:
+        heard = "–" if one.beat_age_s is None else f"{clock(one.beat_age_s)} ago"
+        trouble = f"[red]{one.error_class}[/]: {escape(one.error)}" if one.error_class else ""
+        table.add_row(one.shard.removeprefix("shard-")[:8], escape(one.episode), one.language,
+                      SHARD_MARKS.get(one.state, one.state), str(one.attempt), str(one.chunks),
+                      f"{one.frames_made} of {one.frames}", clock(one.gpu_seconds), heard, escape(one.owner) or trouble)
+    more = len(shown) - SHOWN_SHARDS
+    said = ", ".join(f"{number} {state}" for state, number in counts.items())
+    rest = f"; {more} more are not shown" if more > 0 else ""
+    return Group(*([table] if shown else []), f"[dim]shards: {said}{rest}[/]")
+
+
 def forecast_table(plans: Sequence[Mapping[str, Any]]) -> Table:
     """What a run would do."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("episode", "lang", "length", "shots", "to generate", "generated", "passed on", "steps to run"):
+    priced = any(one["gpu_cost"] is not None for one in plans)
+    for name in ("episode", "lang", "length", "shots", "to generate", "generated", "passed on", "GPU",
+                 *(["$"] if priced else []), "steps to run"):
         table.add_column(name, justify="left" if name in {"episode", "lang", "steps to run"} else "right")
     for one in plans:
         figures = ["?" if one[key] is None else f"{one[key]:g}{unit}" for key, unit in (
             ("shots", ""), ("shots_to_run", ""), ("generated_s", " s"), ("passthrough_s", " s"))]
         length = "?" if one["duration_s"] is None else clock(one["duration_s"])
-        table.add_row(escape(one["episode"]), one["language"], length, *figures,
+        gpu = "?" if one["gpu_s"] is None else clock(one["gpu_s"]) + (" (guess)" if one["gpu_basis"] == "guess" else "")
+        cost = ["?" if one["gpu_cost"] is None else f"{one['gpu_cost']:.2f}"] if priced else []
+        table.add_row(escape(one["episode"]), one["language"], length, *figures, gpu, *cost,
                       " ".join(one["steps_to_run"]) or "[green]nothing[/]")
     return table
 

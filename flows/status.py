@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from flows.pipeline import EpisodeJob, Pipeline
 from flows.steps import SHARED, STAND_INS, STEPS
 from flows.wiring import Workspace
 from models.errors import SetupError
-from models.records import Inspection, Plan, Record, Source
+from models.pool import ShardLine
+from models.records import Inspection, Plan, Record, ShotRequest, Source
 from models.timebase import seconds
+from tasks.estimate import Estimators
 from tasks.generate import generate_shot
 from tasks.history import Event, delivered, events
 from tasks.media import probe
-from tasks.plan import shards
+from tasks.shards import history, overview
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, find, lookup
 from tasks.store import writing
 
@@ -65,8 +67,13 @@ class Row:
 
 
 def survey(space: Workspace, selected: Sequence[Selected]) -> list[Row]:
-    """A row for each selected episode and language."""
-    return [row for one in selected for row in _episode(space, one)]
+    """A row for each selected episode and language; without plans, for which a catalog of thousands has no room."""
+    return [replace(row, source=None, plan=None) for one in selected for row in _episode(space, one)]
+
+
+def shard_lines(space: Workspace, catalog: Path) -> list[ShardLine]:
+    """The shards of a catalog, live ones first."""
+    return overview(space.ledger, catalog=str(catalog.resolve()))
 
 
 def _episode(space: Workspace, one: Selected) -> list[Row]:
@@ -110,25 +117,67 @@ def _row(episode: str, language: str, names: set[str], news: dict[tuple[str, str
 
 def forecast(space: Workspace, selected: Sequence[Selected]) -> list[dict[str, Any]]:
     """What a run would do, as plain JSON; figures that only a step will know are None."""
-    return [_forecast(space, one.job, row) for one in selected for row in _episode(space, one)]
+    known = _estimators(space)
+    plans = []
+    for one in selected:
+        rows = _episode(space, one)
+        length = _length(one.job, rows)
+        plans += [_forecast(space, one.job, row, length, known) for row in rows]
+    return plans
 
 
-def _forecast(space: Workspace, job: EpisodeJob, row: Row) -> dict[str, Any]:
-    steps = [step for step, state in row.steps.items() if state != "done"]
-    known: dict[str, Any] = {"shots": None, "shots_to_run": None, "generated_s": None, "passthrough_s": None}
-    length = float(row.source.frames / row.source.rate) if row.source else float(probe(job.video).duration or 0) or None
-    if row.plan is not None:
-        plan, work = row.plan, _work(space, job, row.language)
-        made = [shot for shot in plan.shots if shot.request]
-        generated = sum(shot.end - shot.start for shot in made)
-        known = {"shots": len(plan.shots),
-                 "shots_to_run": sum(find(work, generate_shot, s.request) is None for s in made if s.request),
-                 "generated_s": round(float(generated / plan.rate), 2),
-                 "passthrough_s": round(float((plan.frames - generated) / plan.rate), 2)}
+def _length(job: EpisodeJob, rows: Sequence[Row]) -> float | None:
+    """Seconds of an episode, or of the part of it that is dubbed."""
+    source = next((row.source for row in rows if row.source), None)
+    length = float(source.frames / source.rate) if source else float(probe(job.video).duration or 0) or None
     if job.range:
         length = min(length or seconds(job.range[1]), seconds(job.range[1])) - seconds(job.range[0])
+    return length
+
+
+def _forecast(space: Workspace, job: EpisodeJob, row: Row, length: float | None, estimators: Estimators,
+              ) -> dict[str, Any]:
+    steps = [step for step, state in row.steps.items() if state != "done"]
+    known: dict[str, Any] = {"shots": None, "shots_to_run": None, "generated_s": None, "passthrough_s": None,
+                             "gpu_s": None, "gpu_basis": None, "gpu_cost": None}
+    if row.plan is not None:
+        plan, missing = row.plan, _missing(_work(space, job, row.language), row.plan)
+        generated = sum(shot.end - shot.start for shot in plan.shots if shot.request)
+        known = {"shots": len(plan.shots), "shots_to_run": len(missing),
+                 "generated_s": round(float(generated / plan.rate), 2),
+                 "passthrough_s": round(float((plan.frames - generated) / plan.rate), 2),
+                 **_gpu(space, missing, estimators)}
     return {"episode": row.episode, "language": row.language, "duration_s": length and round(length, 2),
             "steps_to_run": steps, **known}
+
+
+def _missing(work: Work, plan: Plan) -> dict[str, ShotRequest]:
+    """Recipe → request of the shots that are not there, in the order of the episode."""
+    requests = {generate_shot.recipe(shot.request): shot.request for shot in plan.shots if shot.request}
+    recorded = work.ledger.find_many(requests)  # one look for all, since of a new plan nothing is there
+    return {recipe: request for recipe, request in requests.items()
+            if recipe not in recorded or find(work, generate_shot, request) is None}
+
+
+def _gpu(space: Workspace, missing: dict[str, ShotRequest], estimators: Estimators) -> dict[str, Any]:
+    """GPU seconds of missing shots, what they stand on, and dollars where a price is set.
+
+    On a pool each shard is counted with a start-up, though a process that goes on with the next shard saves one.
+    """
+    settings, took, basis = space.settings, 0.0, None
+    if missing:
+        first = next(iter(missing.values()))
+        estimator = estimators.of(first.generator.name)
+        took, basis = sum(map(estimator.seconds, missing.values())), estimator.basis(first)
+        if settings.dispatch != "here":
+            took += estimator.startup_s * len(estimator.shards(missing, episode="", language=""))
+    price = settings.prices.get("here" if settings.dispatch == "here" else settings.gpu_pool)
+    return {"gpu_s": round(took, 1), "gpu_basis": basis,
+            "gpu_cost": None if price is None else round(took * price / 3600, 2)}
+
+
+def _estimators(space: Workspace) -> Estimators:
+    return Estimators(lambda engine: history(space.ledger, engine))
 
 
 def _work(space: Workspace, job: EpisodeJob, language: str = "") -> Work:
@@ -147,16 +196,16 @@ def _remembering(found: dict[str, Record]) -> Runner:
 
 def write_shards(space: Workspace, selected: Sequence[Selected], folder: Path) -> list[Path]:
     """Write a SHARD.json for each dispatch list of missing shots, of languages that are planned."""
-    written = []
+    written, known = [], _estimators(space)
     for one in selected:
         for row in _episode(space, one):
-            work = _work(space, one.job, row.language)
-            requests = [shot.request for shot in row.plan.shots if shot.request] if row.plan else []
-            missing = {request.shot for request in requests if find(work, generate_shot, request) is None}
-            for shard in shards(row.plan, episode=row.episode, language=row.language,
-                                missing=missing) if row.plan else ():
-                path = folder / f"{shard.id}.json"
+            missing = _missing(_work(space, one.job, row.language), row.plan) if row.plan else {}
+            if not missing:
+                continue
+            estimator = known.of(next(iter(missing.values())).generator.name)
+            for part in estimator.shards(missing, episode=row.episode, language=row.language):
+                path = folder / f"{part.shard.id}.json"
                 with writing(path) as partial:
-                    partial.write_text(shard.model_dump_json(indent=1), encoding="utf-8")
+                    partial.write_text(part.shard.model_dump_json(indent=1), encoding="utf-8")
                 written.append(path)
     return written

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Literal, cast
 
 from models.engines import adapter
-from models.pool import History
+from models.pool import History, Packed
 from models.ports import Generator
 from models.records import ShotRequest
+from tasks.pack import pack
 
 Basis = Literal["measured", "model", "guess"]
 GUESS_S = 1.0
@@ -51,6 +52,11 @@ class Estimator:
         """GPU seconds to generate a shot, start-up not counted."""
         modelled = _modelled(request)
         return (GUESS_S * request.generated_frames if modelled is None else modelled) * self.correction
+
+    def shards(self, missing: Mapping[str, ShotRequest], *, episode: str, language: str) -> tuple[Packed, ...]:
+        """Missing shots (recipe → request, in the order of the episode) packed by these estimates."""
+        return pack(list(missing.values()), [self.seconds(request) for request in missing.values()], list(missing),
+                    episode=episode, language=language, startup_s=self.startup_s, correction=self.correction)
 
 
 def _modelled(request: ShotRequest) -> float | None:

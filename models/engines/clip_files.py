@@ -92,6 +92,11 @@ class ClipFiles(Adapter):
             return "no folder of finished clips is set. Set the option `folder` of the generator `files`"
         return "" if Path(folder).is_dir() else f"the folder of finished clips {folder} is not there. Make it"
 
+    @classmethod
+    def gpu_seconds(cls, request: ShotRequest) -> float:
+        """None: clips are only copied."""
+        return 0.0
+
     def _clip(self, request: ShotRequest) -> Path:
         clip = {clip.stem: clip for clip in _clips(self.folder)}.get(request.shot)
         if clip is None:

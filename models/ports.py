@@ -270,6 +270,10 @@ class Generator(Engine, Protocol):
         """
         ...
 
+    def load(self, request: ShotRequest) -> None:
+        """Load what a shot needs, which its first chunk would otherwise do: so that start-up is told from work."""
+        ...
+
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         """(width, height) of the frames it makes, and where they belong in the source frame."""
         ...

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -47,6 +47,8 @@ ORDER = (ShardRow.priority.desc(), ShardRow.estimate_s.desc(), ShardRow.id)
 COUNTED = sa.and_(ShardRow.state.in_(("dispatched", "running")), ShardRow.lease_until.is_not(None))
 """What the bounds count: not what a run works off in its own process."""
 AFTER_LOSS_S = 5.0
+HERE = "here"
+"""Pool of what runs work off in their own process."""
 
 
 def _lock(session: Session, number: int) -> None:
@@ -495,3 +497,83 @@ def spent(ledger: Ledger, run_ids: Collection[str] = (), since: datetime | None 
         took += [Spent(episode, language, pool, seconds, lost, 0.0) for episode, language, pool, seconds, lost
                  in session.execute(gpu)]
     return sorted(took, key=lambda one: (one.episode, one.language, one.pool))
+
+
+def hold(ledger: Ledger, packed: Packed, *, run_id: str, catalog: str, owner: str, device: str) -> Lease | None:
+    """Note a shard that a run works off in its own process: it was never queued, needs no heartbeat, ends with its run.
+
+    Args:
+        ledger: The database.
+        packed: The shard; its shots stay free for others, who get the same results.
+        run_id: The run.
+        catalog: As in `enqueue`.
+        owner: As in `claim`.
+        device: As in `claim`.
+
+    Returns:
+        What to `finish` it with; None: another process is at this very shard.
+    """
+    with ledger.entering() as session:
+        _lock(session, ENQUEUE)
+        row = session.get(ShardRow, packed.shard.id, with_for_update={"key_share": True})
+        if row is not None and row.state in LIVE:
+            return None
+        values = {"run_id": run_id, "episode": packed.shard.episode, "language": packed.shard.language,
+                  "shots": [request.shot for request in packed.shard.requests], "state": "running",
+                  "updated": datetime.now(UTC), "catalog": catalog, "artifact": "",
+                  "engine": packed.shard.requests[0].generator.name,
+                  "frames": sum(request.generated_frames for request in packed.shard.requests),
+                  "estimate_s": packed.estimate_s, "lease_until": None, "error_class": "", "error": ""}
+        if row is None:
+            row = ShardRow(id=packed.shard.id, attempt=0)
+            session.add(row)
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.attempt += 1
+        session.flush()
+        now = _time(session)
+        session.add(ShardAttempt(shard=row.id, attempt=row.attempt, run_id=run_id, pool=HERE, owner=owner,
+                                 device=device, state="running", dispatched=now, started=now, beat=now))
+        return _lease(row, 0.0)
+
+
+def live(ledger: Ledger, shards: Collection[str]) -> set[str]:
+    """Those of `shards` that will still be worked on."""
+    with ledger.session() as session:
+        return {shard for some in batches(shards) for shard in session.scalars(
+            sa.select(ShardRow.id).where(ShardRow.id.in_(some), ShardRow.state.in_(LIVE)))}
+
+
+def unclaimed(ledger: Ledger, older_than_s: float) -> dict[str, list[tuple[str, int]]]:
+    """Name of the flow run or Job → attempts it was started for longer ago, and that nobody has claimed yet."""
+    query = sa.select(ShardAttempt).join(ShardRow, sa.and_(
+        ShardRow.id == ShardAttempt.shard, ShardRow.attempt == ShardAttempt.attempt)).where(
+        ShardRow.state == "dispatched", ShardAttempt.flow_run.is_not(None),
+        ShardAttempt.dispatched < clock() - older_than_s)
+    found: dict[str, list[tuple[str, int]]] = {}
+    with ledger.session() as session:
+        for row in session.scalars(query):
+            found.setdefault(str(row.flow_run), []).append((row.shard, row.attempt))
+    return found
+
+
+def expire(ledger: Ledger, attempts: Collection[tuple[str, int]]) -> None:
+    """Give up waiting for the processes of dispatched attempts: the next `reap` takes them back."""
+    with ledger.session() as session:
+        for shard, attempt in sorted(attempts):
+            session.execute(sa.update(ShardRow).where(
+                ShardRow.id == shard, ShardRow.attempt == attempt, ShardRow.state == "dispatched")
+                .values(lease_until=0.0))
+
+
+def ended(ledger: Ledger, older_than_s: float, newer_than_s: float) -> list[str]:
+    """Flow runs of attempts and runs that ended in our tables so long ago, and not longer."""
+    attempts = sa.select(ShardAttempt.flow_run).where(
+        ShardAttempt.flow_run.is_not(None), ShardAttempt.ended < clock() - older_than_s,
+        ShardAttempt.ended > clock() - newer_than_s)
+    now = datetime.now(UTC)  # a run notes its end by its own clock; here only the order of magnitude counts
+    runs = sa.select(Run.flow_run).where(
+        Run.flow_run.is_not(None), Run.ended < now - timedelta(seconds=older_than_s),
+        Run.ended > now - timedelta(seconds=newer_than_s))
+    with ledger.session() as session:
+        return [str(name) for query in (attempts, runs) for name in session.scalars(query)]

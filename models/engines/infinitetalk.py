@@ -201,6 +201,11 @@ class InfiniteTalk(Adapter):
         return ({name: seen[name] for name in driven},
                 tuple(region for face, region in enumerate(regions) if region and face not in own))
 
+    def load(self, request: ShotRequest) -> None:
+        """Load the networks."""
+        with told():
+            self._engine(distilled=request.profile in DISTILLED)
+
     def _engine(self, *, distilled: bool) -> Engine:
         """The loaded engine; one at a time, since it fills a GPU."""
         if self._loaded is None or self._loaded[0] != distilled:

@@ -44,6 +44,9 @@ class Adapter:
     def check_memory(self) -> None:
         """Fits everywhere."""
 
+    def load(self, request: ShotRequest) -> None:
+        """Nothing."""
+
 
 def read_options(kind: type[O], engine: str, *options: Mapping[str, Any]) -> O:
     """The options of `engine` as a `kind`; later mappings win.

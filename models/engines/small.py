@@ -185,6 +185,11 @@ class Small(Adapter):
                     frames=request.generated_frames, rate=request.rate / generation_divisor(request.rate),
                     size=(height, width), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed)
 
+    def load(self, request: ShotRequest) -> None:
+        """Load the networks."""
+        with told():
+            self._engine()
+
     def _engine(self) -> Engine:
         """The loaded engine."""
         import torch

@@ -96,7 +96,7 @@ class IndexedJobs:
         taken = list(waiting)[:max(0, self.slots - busy)]
         if not taken:
             return {}
-        job = await indexed_job(self.template, [(one.shard, one.attempt) for one in taken], config, settings)
+        job = indexed_job(self.template, [(one.shard, one.attempt) for one in taken], config, settings)
         name = job["metadata"]["name"]
         try:
             await batch.create_namespaced_job(job["metadata"]["namespace"], cast(Any, job))  # plain JSON does, too
@@ -113,7 +113,7 @@ class IndexedJobs:
         return {job.metadata.name: job for job in found.items if not _ended(job)}
 
 
-async def indexed_job(template: Mapping[str, Any], attempts: Sequence[tuple[str, int]], config: str,
+def indexed_job(template: Mapping[str, Any], attempts: Sequence[tuple[str, int]], config: str,
                       settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a Job with an index for each attempt.
 
@@ -126,17 +126,16 @@ async def indexed_job(template: Mapping[str, Any], attempts: Sequence[tuple[str,
     Raises:
         InputError: The settings hold a secret, or the template is none of ours.
     """
-    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+    from prefect.utilities.templating import apply_values
 
     refuse_secrets(settings)
-    try:
-        command = template["variables"]["properties"]["shard_command"]["default"]
-    except KeyError:
+    values = {name: one["default"] for name, one in template["variables"]["properties"].items()
+              if one.get("default") is not None}
+    if "shard_command" not in values:
         raise InputError("its base job template has no variable 'shard_command'", where="gpu_pool",
-                         hint="Register it: infinidub deploy --templates infra/kubernetes/base") from None
-    rendered = await KubernetesWorkerJobConfiguration.from_template_and_values(dict(template), {})
-    job: dict[str, Any] = rendered.job_manifest
-    env = rendered.env
+                         hint="Register it: infinidub deploy --templates infra/kubernetes/base")
+    configuration: dict[str, Any] = apply_values(dict(template["job_configuration"]), values)
+    job: dict[str, Any] = configuration["job_manifest"]
     metadata, spec = job["metadata"], job["spec"]
     del metadata["generateName"], spec["backoffLimit"]  # the limit for each index takes its place
     metadata["name"] = "shards-" + sha256(json.dumps(attempts).encode())[:20]
@@ -152,9 +151,10 @@ async def indexed_job(template: Mapping[str, Any], attempts: Sequence[tuple[str,
     pod = spec["template"]["spec"]
     del pod["parallelism"], pod["completions"]  # Prefect wants them there; they belong to the Job
     pod["containers"][0] |= {
-        "args": [*shlex.split(command), *([f"--config={config}"] if config else []),
+        "args": [*shlex.split(values["shard_command"]), *([f"--config={config}"] if config else []),
                  *(f"--set={name}={json.dumps(value)}" for name, value in _flat(settings))],
-        "env": env if isinstance(env, list) else [{"name": name, "value": value} for name, value in env.items()]}
+        "env": [{"name": name, "value": value} for name, value in
+                {**configuration["env"], **values.get("env", {})}.items()]}
     return job
 
 

@@ -24,8 +24,11 @@ from flows.pipeline import Localized
 from flows.runs import Session
 from flows.status import survey
 from flows.steps import PER_LANGUAGE, STEPS
+from flows.summary import summarize
 from models.timebase import seconds, timecode
 
+MATRIX_ROWS = 1000
+"""Of a larger catalog the matrix is left out: looking everything up again takes minutes, and nobody reads so much."""
 SHEET_HEIGHT = 2400
 """Pixels; what is below is left to the delivered file."""
 MARKS = {"done": "✓", "running": "▸", "failed": "✗", "waiting": ""}
@@ -74,12 +77,15 @@ def report_language(done: Localized) -> None:
 
 
 def report_catalog(run: Session, selected: Sequence[Selected]) -> None:
-    """The matrix of episodes, languages and steps."""
-    rows = survey(run.space, selected)
+    """What came of every language and what it cost; and the matrix of episodes, languages and steps."""
+    series = _slug(selected[0].job.id.partition("/")[0]) if selected else "catalog"
+    create_markdown_artifact(summarize(run).markdown, key=f"{series}-summary",
+                             description="Dubbed, skipped, failed and why; seconds and cost")
+    if sum(len(one.languages) for one in selected) > MATRIX_ROWS:
+        return
     table = [{"episode": row.episode, "language": row.language, "state": row.state}
-             | {step: MARKS[row.steps[step]] for step in STEPS} for row in rows]
-    series = rows[0].episode.partition("/")[0] if rows else "catalog"
-    create_table_artifact(table, key=f"{_slug(series)}-status", description="Episodes, languages, steps")
+             | {step: MARKS[row.steps[step]] for step in STEPS} for row in survey(run.space, selected)]
+    create_table_artifact(table, key=f"{series}-status", description="Episodes, languages, steps")
 
 
 def timing_rows(done: Localized) -> list[dict[str, str | float]]:

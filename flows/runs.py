@@ -15,9 +15,11 @@ from typing import Any
 
 from flows.jobs import Selected
 from flows.listener import Listener, Silence
+from flows.notify import announce
 from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
 from flows.preflight import choices, preflight
 from flows.settings import Settings
+from flows.summary import summarize
 from flows.wiring import Workspace, environment, open_workspace
 from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
 from tasks.history import delivered_source, note_failures
@@ -49,6 +51,8 @@ class Session:
     debug: bool = False
     """Errors are raised instead of noted."""
     counts: Counter[str] = field(default_factory=Counter)
+    selected: list[Selected] = field(default_factory=list)
+    """What was asked for."""
     todo: list[Selected] | None = None
     """What was found missing; None: nobody has looked yet."""
     jobs: dict[str, EpisodeJob] = field(default_factory=dict)
@@ -60,6 +64,8 @@ class Session:
     """Which generators are taken for what is missing, and what must be known of them."""
     broken: InfrastructureError | None = None
     """What ended the run before its time."""
+    unheard: str = ""
+    """Why nobody could be told of the failures."""
     started: float = field(default_factory=time.monotonic)
 
     def work(self, episode: str, language: str = "", counts: Counter[str] | None = None) -> Work:
@@ -215,7 +221,7 @@ class Session:
         silent = sorted({episode for (episode, _), done in self.localized.items() if not done.speech.lines})
         return [f"{episode}: no speech was found in it, so nothing of it is dubbed" for episode in silent] + [
             words for (episode, language), _ in sorted(self.localized.items())
-            for words in self._uncast(episode, language)]
+            for words in self._uncast(episode, language)] + [self.unheard] * bool(self.unheard)
 
     def _uncast(self, episode: str, language: str) -> Iterator[str]:
         """Speakers of the cast whom nobody is."""
@@ -245,7 +251,7 @@ class Session:
             "seconds": round(time.monotonic() - self.started, 2),
             "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
             "multi": [str(path) for _, path in sorted(self.multi.items())],
-            "failed": [vars(failure) for failure in self.failures],
+            "failed": [vars(failure) for failure in self.failures], "costs": summarize(self).to_json(),
             "notices": self.notices, "warnings": self.warnings,
         } | error
 
@@ -291,6 +297,9 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
     finally:
         note_failures(space.ledger, run_id, [(failure.episode, failure.language) for failure in one.failures])
         space.ledger.end_run(run_id, state)
+        if one.failures:
+            one.unheard = announce(settings, "run-failed", [vars(failure) for failure in one.failures], run=run_id,
+                                   command=command, catalog=parameters.get("catalog", ""))
 
 
 def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[Selected]:
@@ -299,7 +308,7 @@ def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source:
     An episode that cannot be dubbed (its file is another one, an engine or a voice is not there) is noted as failed
     and left out; the others go on.
     """
-    run.todo = []
+    run.selected, run.todo = list(selected), []
     for one in selected:
         run.jobs[one.job.id] = one.job
         with run.noting(one.job.id):

@@ -141,3 +141,5 @@ class Spent:
     lost_seconds: float
     """Of these, what attempts took that did not finish their shard."""
     cpu_seconds: float
+    startup_seconds: float = 0.0
+    """Of the GPU seconds, until generators were ready."""

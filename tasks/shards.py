@@ -485,7 +485,8 @@ def spent(ledger: Ledger, run_ids: Collection[str] = (), since: datetime | None 
         Execution.episode, language)
     lost = sa.case((ShardAttempt.state.in_(("returned", "lost", "cancelled")), ShardAttempt.gpu_seconds), else_=0.0)
     gpu = sa.select(ShardRow.episode, ShardRow.language, ShardAttempt.pool, sa.func.sum(ShardAttempt.gpu_seconds),
-                    sa.func.sum(lost)).join(ShardRow, ShardRow.id == ShardAttempt.shard).group_by(
+                    sa.func.sum(lost), sa.func.sum(ShardAttempt.startup_seconds)).join(
+        ShardRow, ShardRow.id == ShardAttempt.shard).group_by(
         ShardRow.episode, ShardRow.language, ShardAttempt.pool)
     if run_ids:
         cpu, gpu = cpu.where(Execution.run_id.in_(run_ids)), gpu.where(ShardAttempt.run_id.in_(run_ids))
@@ -494,8 +495,8 @@ def spent(ledger: Ledger, run_ids: Collection[str] = (), since: datetime | None 
     with ledger.session() as session:
         took = [Spent(episode, language, "", 0.0, 0.0, seconds or 0.0) for episode, language, seconds
                 in session.execute(cpu)]
-        took += [Spent(episode, language, pool, seconds, lost, 0.0) for episode, language, pool, seconds, lost
-                 in session.execute(gpu)]
+        took += [Spent(episode, language, pool, seconds, lost, 0.0, startup)
+                 for episode, language, pool, seconds, lost, startup in session.execute(gpu)]
     return sorted(took, key=lambda one: (one.episode, one.language, one.pool))
 
 
@@ -567,9 +568,13 @@ def expire(ledger: Ledger, attempts: Collection[tuple[str, int]]) -> None:
 
 
 def ended(ledger: Ledger, older_than_s: float, newer_than_s: float) -> list[str]:
-    """Flow runs of attempts and runs that ended in our tables so long ago, and not longer."""
+    """Flow runs of attempts and runs that ended in our tables so long ago, and not longer.
+
+    A process that went on with another shard since is left out.
+    """
     attempts = sa.select(ShardAttempt.flow_run).where(
         ShardAttempt.flow_run.is_not(None), ShardAttempt.ended < clock() - older_than_s,
+        ShardAttempt.owner.not_in(sa.select(ShardAttempt.owner).where(ShardAttempt.state == "running")),
         ShardAttempt.ended > clock() - newer_than_s)
     now = datetime.now(UTC)  # a run notes its end by its own clock; here only the order of magnitude counts
     runs = sa.select(Run.flow_run).where(

@@ -1,0 +1,97 @@
+"""Prefect flows that keep a pool healthy: `reap` takes back what died, `sweep` frees the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Completed, Crashed
+
+from flows.notify import announce
+from flows.options import refuse_secrets
+from flows.pool import ENDED_S, FORGOTTEN_S, open_pool
+from flows.settings import load_settings
+from flows.wiring import Workspace, open_workspace
+from tasks import shards
+from tasks.gc import collect
+
+UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+
+@flow(name="reap")
+def reap(config: str = "", settings: dict[str, Any] | None = None) -> State[Any]:
+    """Take back shards and runs whose processes died, and have others started.
+
+    Args:
+        config: Path of infinidub.toml; '' looks in the working folder.
+        settings: Dotted name → value, over the file and the environment.
+    """
+    space = _space(config, settings)
+    died = shards.reap_runs(space.ledger)
+    open_pool(space, config=config, given=settings).tick()
+    ended = crash(shards.ended(space.ledger, ENDED_S, FORGOTTEN_S))
+    words = [f"{len(died)} runs were dead", f"{ended} flow runs had ended without Prefect's knowing"]
+    if died:
+        failures = [{"run": run, "error": "LostError", "message": f"run {run}: its process died, or could not reach the database"}
+                    for run in died]
+        words.append(announce(space.settings, "run-lost", failures))
+    return Completed(message="; ".join(filter(None, words)))
+
+
+@flow(name="sweep")
+def sweep(dry_run: bool = False, unused_days: int | None = None, config: str = "",
+          settings: dict[str, Any] | None = None) -> State[Any]:
+    """Remove from the store what nothing needs any more.
+
+    Args:
+        dry_run: Only say what would go.
+        unused_days: Also results that nothing used for so many days; None keeps them.
+        config: Path of infinidub.toml; '' looks in the working folder.
+        settings: Dotted name → value, over the file and the environment.
+    """
+    space = _space(config, settings)
+    removed = collect(space.store, space.ledger, delete=not dry_run, unused_days=unused_days)
+    would = "would go" if dry_run else "removed"
+    return Completed(message="; ".join(f"{one.count} {one.kind} {would}, {one.bytes / 1e6:.1f} MB" for one in removed))
+
+
+def crash(names: Collection[str]) -> int:
+    """Mark flow runs as crashed that Prefect takes for unended → how many there were.
+
+    Args:
+        names: Of flow runs; those of Jobs, which Prefect does not know, are passed over.
+    """
+    ids = [UUID(name) for name in names if _is_uuid(name)]
+    if not ids:
+        return 0
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids),
+                           state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED)))
+    with get_client(sync_client=True) as client:
+        left = client.read_flow_runs(flow_run_filter=wanted)
+        for run in left:
+            client.set_flow_run_state(run.id, Crashed(message="infinidub's tables say that it has ended"), force=True)
+    return len(left)
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _space(config: str, settings: Mapping[str, Any] | None) -> Workspace:
+    refuse_secrets(settings or {})
+    return open_workspace(load_settings(Path(config) if config else None, settings))

@@ -87,6 +87,6 @@ class PostgresServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self._end(signal.SIGINT)  # ends what is going on, and itself
+        self._end(signal.SIGQUIT)  # at once: its files go, too
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)

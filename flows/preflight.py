@@ -73,7 +73,10 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
-    return [*((port, space.settings.engine(port)) for port in ports), ("generator", choice(space.settings, job).name)]
+    here = [(port, space.settings.engine(port)) for port in ports]
+    if space.settings.dispatch != "here":  # the generator's own machines look before they take a shard
+        return here
+    return [*here, ("generator", choice(space.settings, job).name)]
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:

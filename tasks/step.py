@@ -62,6 +62,8 @@ class Work:
     """steps_run, steps_reused, and the same of each `Unit`; chunks_run and frames_run of generated shots."""
     execution: int | None = None
     """Row of the item that is being computed; None where several are, or none."""
+    inner: list[float] = field(default_factory=list)
+    """CPU seconds of what was computed inside of it and has rows of its own: they count there, and nowhere twice."""
 
     def note_seed(self, seed: int) -> None:
         """Say that the item in hand is computed with another seed than its request names."""
@@ -181,19 +183,25 @@ def perform_many(work: Work, what: Step[Q, R], requests: Mapping[str, Q]) -> dic
 def _compute(work: Work, what: Step[Q, R], requests: Mapping[str, Q],
              function: Callable[[Work, Sequence[Q]], Sequence[R]]) -> dict[str, R]:
     rows = {item: work.ledger.begin(work.run_id, _attempt(work, what, q, item)) for item, q in requests.items()}
-    cpu = _cpu()
+    began, inner = _cpu(), list[float]()
+
+    def share() -> float:
+        work.inner.append(took := _cpu() - began)
+        return max(0.0, took - sum(inner)) / len(rows)
+
     try:
         with _disk_errors(work.scratch):
             alone = next(iter(rows.values())) if len(rows) == 1 else None
-            results = function(replace(work, execution=alone), list(requests.values()))
+            results = function(replace(work, execution=alone, inner=inner), list(requests.values()))
         if len(results) != len(requests):
             raise EngineError(f"{what.name} answered {len(results)} items for {len(requests)}")
     except BaseException as error:
+        each = share()
         for row in rows.values():
-            work.ledger.fail(row, error, (_cpu() - cpu) / len(rows))
+            work.ledger.fail(row, error, each)
         raise
-    share = (_cpu() - cpu) / len(rows)
-    done = {item: _record(work, what, requests[item], rows[item], result, share)
+    each = share()
+    done = {item: _record(work, what, requests[item], rows[item], result, each)
             for item, result in zip(requests, results, strict=True)}
     work.counts[f"{what.unit}s_run"] += len(done)
     return done

@@ -176,3 +176,17 @@ def test_recipes_are_stable_across_versions_of_this_program():
 def test_not_a_number_never_enters_a_recipe():
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"x": float("nan")})
+
+
+@step("choir", version=1, result=Answer)
+def choir(work: Work, request: Ask) -> Answer:
+    return perform_many(work, shout_all, {"a": request, "b": request.model_copy(update={"text": "b"})})["a"]
+
+
+def test_what_an_item_took_counts_in_its_own_row_alone(work, monkeypatch):
+    """Else a run's CPU seconds, and what they cost, would be summed up twice."""
+    clock = iter([10.0, 12.0, 15.0, 21.0])  # choir begins, both items at once begin and end, choir ends
+    monkeypatch.setattr("tasks.step._cpu", lambda: next(clock))
+    perform(work, choir, Ask(text="hi"))
+    assert {(row.step, row.item): row.cpu_seconds for row in executions(work)} == {
+        ("shout.line", "a"): 1.5, ("shout.line", "b"): 1.5, ("choir", ""): 8.0}

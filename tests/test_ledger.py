@@ -6,13 +6,17 @@ import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import TypeAdapter, ValidationError
 
+import models.migrations
 from models import tables as t
 from models.errors import InfrastructureError, InputError
 from models.recipe import sha256
@@ -44,6 +48,38 @@ def test_migrations_make_exactly_the_tables_of_the_code(url):
     assert difference == []
 
 
+def migrate(ledger: Ledger, move, revision: str) -> None:
+    config = alembic.config.Config(Path(models.migrations.__file__).with_name("alembic.ini"))
+    config.set_main_option("script_location", str(Path(models.migrations.__file__).parent))
+    with ledger.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
+
+
+def test_a_database_of_before_the_pool_is_brought_up_to_date_with_its_rows(url):
+    ledger = Ledger(url)
+    migrate(ledger, alembic.command.downgrade, "0001")
+    columns = {"runs": {"id", "command", "parameters", "environment", "flow_run", "state", "failures", "started",
+                        "ended"},
+               "shards": {"id", "run_id", "episode", "language", "shots", "state", "updated"}}
+    with ledger.engine.begin() as connection:
+        for table, names in columns.items():
+            assert {column["name"] for column in sa.inspect(connection).get_columns(table)} == names
+        now = "2026-01-01 00:00:00+00:00" if connection.dialect.name == "postgresql" else "2026-01-01 00:00:00.000000"
+        connection.execute(sa.text("INSERT INTO runs VALUES ('r', 'run', '{}', '{}', NULL, 'running', NULL, "
+                                   f"'{now}', NULL)"))
+        for state in ("running", "done"):
+            connection.execute(sa.text("INSERT INTO shards VALUES (:state, 'r', 's/e1', 'es', '[\"S0001\"]', :state, "
+                                       f"'{now}')"), {"state": state})
+    ledger = Ledger(url)
+    with ledger.session() as session:
+        rows = {row.id: row for row in session.scalars(sa.select(t.ShardRow))}
+        assert {name: row.state for name, row in rows.items()} == {"running": "failed", "done": "done"}
+        assert (rows["done"].shots, rows["done"].attempt, rows["done"].lease_until) == (["S0001"], 0, None)
+        assert (session.get_one(t.Run, "r").catalog, session.get_one(t.Run, "r").state) == ("", "running")
+    assert ledger.keep_run("r", 60)
+
+
 def test_the_first_writer_of_a_recipe_wins_and_the_second_adopts_its_result(url):
     ledger = Ledger(url)
     run = ledger.begin_run("test", {}, {})
@@ -53,6 +89,16 @@ def test_the_first_writer_of_a_recipe_wins_and_the_second_adopts_its_result(url)
         outcomes = session.scalars(sa.select(t.Execution.outcome).order_by(t.Execution.id)).all()
         attempts = session.scalars(sa.select(t.Execution.attempt).order_by(t.Execution.id)).all()
     assert (outcomes, attempts) == (["computed", "adopted"], [1, 2])
+
+
+def test_many_results_are_found_at_once(url):
+    ledger = Ledger(url)
+    run = ledger.begin_run("test", {}, {})
+    finish(ledger, run, "r" * 64, "one")
+    finish(ledger, run, "s" * 64, "two")
+    asked = ["r" * 64, "s" * 64, "r" * 64, *(f"{number:064d}" for number in range(2500))]
+    assert ledger.find_many(asked) == {"r" * 64: blob("one"), "s" * 64: blob("two")}
+    assert ledger.find_many([]) == {}
 
 
 def test_a_lost_result_is_forgotten_but_not_the_one_that_took_its_place(url):
@@ -72,6 +118,35 @@ def test_ending_a_run_closes_what_it_left_running(url):
     ledger.end_run(run, "cancelled")
     with ledger.session() as session:
         assert session.scalars(sa.select(t.Execution.outcome)).all() == ["cancelled"]
+
+
+def test_a_run_is_alive_until_it_is_closed(url):
+    ledger = Ledger(url)
+    run = ledger.begin_run("run", {}, {}, catalog="nightly", lease_s=60)
+    assert ledger.keep_run(run, 60)
+    ledger.end_run(run, "done")
+    assert not ledger.keep_run(run, 60)
+    with ledger.session() as session:
+        row = session.get_one(t.Run, run)
+        assert (row.catalog, row.state, row.lease_until) == ("nightly", "done", None)
+
+
+def test_who_sweeps_learns_whether_anything_is_alive_and_keeps_runs_from_beginning(url):
+    ledger = Ledger(url)
+    with ledger.sweeping() as quiet:
+        assert quiet
+    run = ledger.begin_run("run", {}, {})
+    with ThreadPoolExecutor(1) as threads:
+        with ledger.sweeping() as quiet:
+            assert not quiet
+            begun = threads.submit(ledger.begin_run, "late", {}, {})
+            ledger.end_run(run, "done")
+            assert ledger.find("r" * 64) is None, "all else goes on"
+            with pytest.raises(TimeoutError):
+                begun.result(0.3)
+        assert begun.result(60) != run
+    with ledger.sweeping() as quiet:
+        assert not quiet, "the late one is alive"
 
 
 EDIT = LineEdit(text="hola", source="0" * 64)

@@ -192,7 +192,7 @@ def do_anything(url: str, number: int, start: float) -> int:
     """All moves, on the same few shards, in an order of this process's own."""
     ledger, chance, done = ready(url, start), random.Random(number), 0
     run_id, leases = ledger.begin_run("run", {}, {}), []
-    for _ in range(120):
+    for _ in range(60):
         move = chance.randrange(8)
         names = chance.sample(range(12), 6)
         if move == 0:

@@ -22,10 +22,9 @@ from models.ports import Image
 from models.recipe import canonical, sha256
 from models.records import Record, Sha256
 from tasks.media import FrameWriter, concat_ffv1
-from tasks.store import Store, hash_file, writing
+from tasks.store import MANIFEST, Store, hash_file, writing
 
 KEPT_STATES = 2
-MANIFEST = "manifest.json"
 
 
 class SavedChunk(Record):
@@ -88,8 +87,8 @@ class Checkpoint:
         self.chunks.append(SavedChunk(frames=frames, video=hash_file(self._video(index)), state=sha256(state)))
         with writing(self.folder / MANIFEST) as partial:
             partial.write_bytes(canonical(Manifest(chunks=tuple(self.chunks))))
-        self.store.keep(self.recipe, [self._video(index).name, self._state(index).name], MANIFEST)
         self._state(index - KEPT_STATES).unlink(missing_ok=True)
+        self.store.keep(self.recipe, [self._video(index).name, self._state(index).name])
 
     def join(self, out: Path) -> None:
         """Join all chunks to one clip."""

@@ -1,7 +1,8 @@
 """Artifacts by content: put a file, get it back by its hash. The port, and files; `tasks.s3` is the same in a bucket.
 
 Layout under the store's root: `artifacts/ab/abcdef…`, and `checkpoints/RECIPE/…` for shots that are being generated.
-A file appears under its name only when it is whole (written beside, synced, renamed), and is never changed afterwards.
+A file appears under its name only when it is whole (written beside, synced, renamed), and is never changed afterwards;
+each process hashes what it reads once, so that altered bytes go no further.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,12 +35,19 @@ S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
 """`s3://BUCKET/PREFIX`; no part of the prefix begins with a dot, since it also names folders."""
 
 
+ARTIFACT_KEY = re.compile(r"artifacts/([0-9a-f]{2})/(?P<sha256>\1[0-9a-f]{62})")
+CHECKPOINT_KEY = re.compile(r"checkpoints/(?P<recipe>[0-9a-f]{64})/[^/?]+")
+MANIFEST = "manifest.json"
+"""The file of a checkpoint that says what counts: it is written last."""
+
+
 @dataclass(frozen=True)
 class StoredObject:
-    """Something that lies in a store, whole or not."""
+    """Something that lies in a store."""
 
     key: str
-    """Its place under the store's root: `artifacts/ab/abcdef…`, `checkpoints/RECIPE/…`."""
+    """Its place under the store's root: an `ARTIFACT_KEY`, a `CHECKPOINT_KEY`, or something else: what a writer that
+    was killed, or is still at it, has not finished."""
     size: int
     age_s: float
     """Since it was last changed, by the store's clock."""
@@ -59,7 +68,7 @@ class Store(Protocol):
         """A local, read-only file with the artifact's content.
 
         Raises:
-            InfrastructureError: It is gone, or its size is wrong.
+            InfrastructureError: It is gone, or its bytes are not those that were stored.
         """
         ...
 
@@ -72,16 +81,20 @@ class Store(Protocol):
         ...
 
     def checkpoint(self, recipe: str) -> Path:
-        """Local working folder for the unfinished work of one recipe, filled with what was kept."""
+        """Local working folder for the unfinished work of one recipe: what was kept is in it, and nothing else.
+
+        At most one process of a machine may work in it at a time.
+        """
         ...
 
-    def keep(self, recipe: str, files: Sequence[str], manifest: str) -> None:
-        """Make files of that folder durable.
+    def keep(self, recipe: str, files: Sequence[str]) -> None:
+        """Make the folder's state durable: new files, then the manifest over the one that was seen, and no other.
+
+        What is gone from the folder goes from the store, too, once the manifest is there.
 
         Args:
             recipe: Of the unfinished work.
-            files: Names of the new ones.
-            manifest: Name of the file that says what counts: it is written last, and only over the one that was seen.
+            files: Names of the new ones, besides `MANIFEST`.
 
         Raises:
             LostCheckpointError: Another process has written the manifest meanwhile.
@@ -96,8 +109,8 @@ class Store(Protocol):
         """Everything that lies in the store, in no order."""
         ...
 
-    def delete(self, keys: Iterable[str]) -> int:
-        """Remove objects by their keys → how many were there."""
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects by their keys, as `objects` gives them; one that is gone already is no error."""
         ...
 
 
@@ -108,10 +121,35 @@ def hash_file(path: Path) -> str:
         InputError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest(path)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Checked:
+    """Remembers which files this process has hashed: one that did not change since is not hashed again."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int, int, int]] = set()
+
+    def holds(self, path: Path, digest: str) -> bool:
+        """Whether the file's content has this SHA-256.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        stat = path.stat()
+        mark = (digest, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if mark not in self._seen:
+            if _digest(path) != digest:
+                return False
+            self._seen.add(mark)
+        return True
 
 
 @contextmanager
@@ -178,7 +216,7 @@ def enter(state: Path) -> None:
     """Work in a state folder until this process ends; who is alone in it removes what killed processes left.
 
     Args:
-        state: Folder that holds `scratch` and `artifacts`.
+        state: Folder that holds `scratch`, and `artifacts` or the `cache` of a bucket.
 
     Raises:
         InputError: It cannot be written to.
@@ -189,7 +227,7 @@ def enter(state: Path) -> None:
         file = _in_use[state] = (state / "in-use.lock").open("wb")
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder in (state / "scratch", state / "artifacts" / "incoming"):
+            for folder in (state / "scratch", state / "artifacts" / "incoming", state / "cache" / "incoming"):
                 for left in filter(lambda path: OURS.fullmatch(path.name), folder.glob("*")):
                     shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -213,6 +251,7 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._checked = Checked()
 
     def _place(self, digest: str) -> Path:
         return self.root / "artifacts" / digest[:2] / digest
@@ -241,9 +280,15 @@ class FileStore:
     def path(self, artifact: Artifact) -> Path:
         """The file itself."""
         if not self.has(artifact):
-            raise InfrastructureError(f"artifact {artifact.sha256[:12]}… is missing or cut short", where=str(self.root),
-                                      hint="Run the command again: what is missing is made anew")
-        return self._place(artifact.sha256)
+            raise missing(artifact, str(self.root))
+        place = self._place(artifact.sha256)
+        try:
+            whole = self._checked.holds(place, artifact.sha256)
+        except OSError as error:
+            raise InfrastructureError(f"cannot be read ({error.strerror})", where=str(place)) from error
+        if not whole:
+            raise altered(str(place))
+        return place
 
     def has(self, artifact: Artifact) -> bool:
         """Whether it is there with its size; a store that cannot be read is an error, and not an empty one."""
@@ -264,7 +309,7 @@ class FileStore:
             raise disk_error(error, folder) from error
         return folder
 
-    def keep(self, recipe: str, files: Sequence[str], manifest: str) -> None:
+    def keep(self, recipe: str, files: Sequence[str]) -> None:
         """Nothing to do: the working folder is the store's own, and its files were synced when they were written."""
 
     def drop(self, recipe: str) -> None:
@@ -273,11 +318,40 @@ class FileStore:
 
     def objects(self) -> Iterator[StoredObject]:
         """Every file under `artifacts` and `checkpoints`."""
-        raise NotImplementedError
+        now = time.time()
+        for top in ("artifacts", "checkpoints"):
+            for folder, _, names in os.walk(self.root / top):
+                for path in (Path(folder, name) for name in names):
+                    with suppress(FileNotFoundError):  # gone meanwhile
+                        stat = path.lstat()
+                        yield StoredObject(path.relative_to(self.root).as_posix(), stat.st_size,
+                                           max(now - stat.st_mtime, 0.0))
 
-    def delete(self, keys: Iterable[str]) -> int:
-        """Remove files."""
-        raise NotImplementedError
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files, and the folder of a checkpoint with its last one."""
+        for key in keys:
+            path = self.root / key
+            if path.parts[:len(self.root.parts)] != self.root.parts or ".." in Path(key).parts:
+                raise InputError("is no key of this store", where=key)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(error, path) from error
+            if CHECKPOINT_KEY.fullmatch(key):
+                with suppress(OSError):  # it holds more
+                    path.parent.rmdir()
+
+
+def missing(artifact: Artifact, where: str) -> InfrastructureError:
+    """The error for an artifact that is not in the store."""
+    return InfrastructureError(f"artifact {artifact.sha256[:12]}… is missing or cut short", where=where,
+                               hint="Run the command again: what is missing is made anew")
+
+
+def altered(where: str) -> InfrastructureError:
+    """The error for an artifact whose bytes are others than its name says; it stays, for whoever wants to know why."""
+    return InfrastructureError("was altered: its content is not what it is named by", where=where,
+                               hint="Remove it and run the command again: it is made anew")
 
 
 def open_store(address: str, state: Path, *, endpoint: str = "", cache_gb: float = 50) -> Store:

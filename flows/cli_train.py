@@ -29,6 +29,7 @@ Start = Annotated[Path | None, typer.Option("--start", metavar="FILE", show_defa
                                             help="Weights of a transformer to begin with.")]
 Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on visemes; 0: none.")]
 Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 16 suits a CPU, 256 a GPU.")]
+Processes = Annotated[int, typer.Option(min=1, help="That train together, one thread each; 1: one, with all threads.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
                                                     "hears, to prove everything behind it.")]
 Sampler = Annotated[str, typer.Option(help="How references are drawn: M0, M1, M2 or M3.")]
@@ -64,7 +65,7 @@ def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resu
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
-              heard: Heard = "speech", batch: Batch = 16, as_json: Json = False) -> int:
+              heard: Heard = "speech", batch: Batch = 16, processes: Processes = 1, as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace
@@ -73,6 +74,7 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         from infinitetalk.train.dit import DitRecipe, train_transformer
         from infinitetalk.train.draw import SAMPLERS
         from infinitetalk.train.lessons import lessons
+        from infinitetalk.train.team import team
 
         if sampler not in SAMPLERS:
             raise InputError(f"{sampler!r} draws no references", where="--sampler", hint=f"Take {', '.join(SAMPLERS)}")
@@ -85,8 +87,10 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         recipe = replace(recipe, run=replace(recipe.run, batch=batch), flow=replace(recipe.flow, visemes=visemes),
                          draw=replace(recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
-        piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,
-                                  codec=SmallCodec.read(out / WEIGHTS, config.codec), told=_watched(lines))
+        with team(processes, data, out, config, minutes, recipe, start) as together:
+            piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,
+                                      codec=SmallCodec.read(out / WEIGHTS, config.codec), team=together,
+                                      told=_watched(lines))
     return _ended("dit", piece, out, as_json, skipped=len(taught.skipped), **(lines[-1] if lines else {}))
 
 

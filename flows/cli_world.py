@@ -20,7 +20,8 @@ Seconds = Annotated[float, typer.Option(min=0.2, max=600, help="Length of a clip
 Rate = Annotated[float, typer.Option(min=1, max=240, help="Frames per second.")]
 People = Annotated[int, typer.Option(min=1, max=2, help="In a picture; two take turns in speaking.")]
 Part = Annotated[str, typer.Option("--split", help="train, or test: people and voices that are not in train.")]
-Frame = Annotated[str, typer.Option("--framing", help="head, bust or half; any: drawn for each clip.")]
+Frame = Annotated[str, typer.Option("--framing", help="face, head, bust or half; any: one of the last three, "
+                                                           "drawn for each clip.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0: one for each of this machine's processors.")]
 Sheet = Annotated[Path | None, typer.Option(metavar="PNG", show_default=False, help="Contact sheet of the first 12.")]
 Boxes = Annotated[bool, typer.Option(help="Draw the mouths' boxes on the sheet.")]
@@ -31,7 +32,7 @@ def render(out: Out, clips: Clips = 8, seed: Seed = 0, size: Size = 128, seconds
            boxes: Boxes = False, as_json: Json = False) -> int:
     """Render clips of people who do not exist, with everything that is known of them: data to train and measure on."""
     _one_of(part, ("train", "test"), "--split")
-    _one_of(frame, ("any", "head", "bust", "half"), "--framing")
+    _one_of(frame, ("any", "face", "head", "bust", "half"), "--framing")
     try:
         from infinitetalk.errors import InfiniteTalkError
         from infinitetalk.world.clip import HELD_OUT, clip_seed

@@ -206,7 +206,8 @@ def test_it_learns_and_its_latents_are_normalised(tmp_path) -> None:
     latents = torch.cat([trained.encode(torch.from_numpy(one.frames[:9]).permute(3, 0, 1, 2) / 127.5 - 1).flatten(1)
                          for one in flat], 1)
     assert latents.mean(1).abs().max() < 0.1
-    assert torch.allclose(latents.std(1), torch.ones(16), atol=0.1)
+    assert float(latents.var(1).mean()) == pytest.approx(1, abs=0.2)
+    assert int(latents.std(1).argmax()) == 0  # what moves pixels most counts most: components come in their order
     assert fidelity(trained, flat).whole > 10
 
 

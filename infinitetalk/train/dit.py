@@ -23,7 +23,7 @@ from infinitetalk.small.load import DIT, load_transformer
 from infinitetalk.train.draw import Chunks, DrawSettings
 from infinitetalk.train.flow import FlowSettings, Loss, VisemeHead, draw, judge, withhold
 from infinitetalk.train.latents import EncodedClip
-from infinitetalk.train.loop import Piece, Recipe, Run
+from infinitetalk.train.loop import Piece, Recipe, Run, Team
 from infinitetalk.train.probe import Probe
 from infinitetalk.train.sheet import sampled, save_sheet
 from infinitetalk.transformer import Transformer
@@ -111,7 +111,9 @@ def _hand_through(network: Transformer) -> None:
 class Lesson:
     """The loss of one step, for `loop.Run`."""
 
-    def __init__(self, transformer: Transformer, head: VisemeHead | None, chunks: Chunks, recipe: DitRecipe) -> None:
+    def __init__(self, transformer: Transformer, head: VisemeHead | None, chunks: Chunks, recipe: DitRecipe,
+                 processes: int = 1) -> None:
+        self._count = -(-recipe.run.batch // processes)
         self._transformer, self._head, self._chunks, self._recipe = transformer, head, chunks, recipe
         self.seen: list[Loss] = []
         """Since they were last taken."""
@@ -120,7 +122,7 @@ class Lesson:
         """Draw a batch and judge the network by it."""
         first, second = (int(seed) for seed in rng.integers(2**31, size=2))
         recipe, device = self._recipe, self._transformer.device
-        samples = self._chunks.batch(random.Random(first), recipe.run.batch)  # noqa: S311
+        samples = self._chunks.batch(random.Random(first), self._count)  # noqa: S311
         drawn = draw(samples, recipe.flow, torch.Generator().manual_seed(second)).to(device)
         samples = withhold(samples.to(device), drawn)
         with torch.autocast(device.type, torch.bfloat16) if recipe.half else nullcontext():
@@ -179,7 +181,7 @@ class Watch:
 
 def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes: float, *,
                       recipe: DitRecipe | None = None, codec: Codec | None = None,
-                      device: torch.device | str = "cpu", start: Path | None = None,
+                      device: torch.device | str = "cpu", start: Path | None = None, team: Team | None = None,
                       told: Told = lambda told: None) -> Piece:
     """Train for a piece of time; the run goes on where the folder's newest state is.
 
@@ -192,6 +194,7 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
         codec: For sheets; none without.
         device: Where to compute.
         start: Weights to begin with, where the run has no state yet.
+        team: The processes that train it together; the batch is divided among them.
         told: Called with each line of the log.
 
     Raises:
@@ -209,9 +212,11 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
         parts["head"] = VisemeHead(transformer, visemes, config.transformer.num_layers // 2)
     network = nn.ModuleDict(parts).to(device)
     told_of = json.dumps({"config": asdict(config), "recipe": asdict(recipe)}, sort_keys=True)
-    run = Run(network, recipe.run, out / "run", told_of)
+    run = Run(network, recipe.run, out / "run", told_of, team)
     train, held = lessons.chunks(config, recipe.draw)
-    lesson = Lesson(transformer, parts.get("head"), train, recipe)
+    lesson = Lesson(transformer, parts.get("head"), train, recipe, team.count if team else 1)
+    if not run.first:
+        return run.fit(lesson, minutes)
     watch = Watch(run, lesson, held, codec, recipe, config, told)
     piece = run.fit(lesson, minutes, watch)
     run.average.put(watch.shown)

@@ -1,5 +1,7 @@
 """Training in pieces: a run is cut off at any step and goes on as if it had not been.
 
+On a CPU several processes of one thread each learn faster than one of several threads: `Team` is how they stay alike.
+
 Everything random about a step comes from the recipe's seed and the step's number, so that losses do not depend on how
 a run was cut. A loss that is no number stops it, and the last good state stays.
 """
@@ -77,6 +79,41 @@ def identity(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+class Team:
+    """Processes that train one network: each draws its own part of a batch, and gradients are averaged.
+
+    Args:
+        rank: Of this process; the first one keeps the time, the log and the states.
+        count: Of processes.
+        meeting: File by which they find each other, absent before.
+    """
+
+    def __init__(self, rank: int, count: int, meeting: Path) -> None:
+        from torch import distributed
+
+        self.rank, self.count = rank, count
+        self._distributed = distributed
+        distributed.init_process_group("gloo", init_method=meeting.resolve().as_uri(), rank=rank, world_size=count)
+
+    def average(self, network: nn.Module) -> None:
+        """Replace gradients by their mean over the processes."""
+        gradients = [one.grad for one in network.parameters() if one.grad is not None]
+        flat = torch.cat([one.flatten() for one in gradients])
+        self._distributed.all_reduce(flat)
+        for one, mean in zip(gradients, (flat / self.count).split([one.numel() for one in gradients]), strict=True):
+            one.copy_(mean.view_as(one))
+
+    def agree(self, yes: bool) -> bool:
+        """What the first process says."""
+        flag = torch.tensor([float(yes)])
+        self._distributed.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def leave(self) -> None:
+        """End it."""
+        self._distributed.destroy_process_group()
+
+
 class Run:
     """A network on its way, with its average and its optimiser.
 
@@ -85,13 +122,15 @@ class Run:
         recipe: How.
         folder: Where states lie.
         of: What the run is of, besides the recipe: a folder's states are taken up by the same run only.
+        team: The processes that train it; none: this one alone.
 
     Raises:
         BadInputError: The folder's states are of another run.
         BadWeightsError: They are damaged.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, folder: Path, of: str) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, folder: Path, of: str, team: Team | None = None) -> None:
+        self.team = team
         self.network, self.recipe, self.folder = network, recipe, folder
         self._of = identity(of, asdict(recipe))
         self._names = [name for name, _ in network.named_parameters()]
@@ -117,7 +156,7 @@ class Run:
             raise BadInputError(f"a piece of {minutes:g} minutes", where="training",
                                 hint=f"Take at most {LONGEST:g}, and run it again to go on")
         end, losses = time.monotonic() + 60 * minutes, []
-        while self.step < self.recipe.steps and time.monotonic() < end:
+        while self.step < self.recipe.steps and self._agreed(time.monotonic() < end):
             losses.append(self._stepped(loss))
             if self.step % self.recipe.save_every == 0:
                 self.save()
@@ -130,8 +169,18 @@ class Run:
         self.average.put(self.network)
         return self.network
 
+    @property
+    def first(self) -> bool:
+        """Whether this process keeps states and log."""
+        return self.team is None or self.team.rank == 0
+
+    def _agreed(self, yes: bool) -> bool:
+        return yes if self.team is None else self.team.agree(yes)
+
     def save(self) -> None:
         """Write the state."""
+        if not self.first:
+            return
         tensors = {f"network.{name}": value for name, value in self.network.named_parameters()}
         tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
         memory = optimiser_tensors(self._optimiser, self._names)
@@ -140,13 +189,16 @@ class Run:
     def _stepped(self, loss: Callable[[Generator], Tensor]) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step)
-        found = loss(np.random.default_rng((self.recipe.seed, self.step)))
+        rank = (self.team.rank,) if self.team else ()
+        found = loss(np.random.default_rng((self.recipe.seed, self.step, *rank)))
         value = float(found.detach())
         if not math.isfinite(value):
             raise DivergedError(f"the loss is {value} at step {self.step}", where=str(self.folder),
                                 hint=resting(self.folder))
         self._optimiser.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]
+        if self.team:
+            self.team.average(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self._optimiser.step()
         self.step += 1

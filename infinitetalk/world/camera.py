@@ -6,12 +6,17 @@ import numpy as np
 from numpy.random import Generator
 
 from infinitetalk.world.motion import Times, wander
-from infinitetalk.world.scene import FRAMINGS, Camera, Framing
+from infinitetalk.world.scene import FRAMINGS, LENS, Camera, Framing
 from infinitetalk.world.visemes import frame_times
 
 KINDS = ("static", "pan", "zoom", "orbit", "shake")
 SHARES = (0.30, 0.20, 0.20, 0.20, 0.10)
 """How often each of `KINDS` is drawn."""
+CALM_SHARES = (0.60, 0.10, 0.10, 0.10, 0.10)
+"""The same for a face: what is cut out around one moves less."""
+OFF = 0.012
+"""Metres that a face is beside the middle of the picture, at most; and it is filmed from nearer or farther."""
+NEAREST, FARTHEST = 0.92, 1.25
 FRAMING_SHARES: dict[Framing, float] = {"head": 0.45, "bust": 0.35, "half": 0.20}
 TWO_PEOPLE = 2.9
 """Metres from which two people fit a square picture."""
@@ -38,7 +43,7 @@ def draw_camera(rng: Generator, frames: int, rate: float, framing: Framing, peop
         aspect: Width of the picture over its height.
         kind: One of `KINDS`; any, where none is given.
     """
-    kind = kind or KINDS[int(rng.choice(len(KINDS), p=SHARES))]
+    kind = kind or KINDS[int(rng.choice(len(KINDS), p=CALM_SHARES if framing == "face" else SHARES))]
     times = frame_times(frames, rate)
     distance, height = FRAMINGS[framing]
     if people > 1:
@@ -46,7 +51,10 @@ def draw_camera(rng: Generator, frames: int, rate: float, framing: Framing, peop
         height = FRAMINGS["half"][1]
     path = np.tile([rng.uniform(-0.35, 0.35) / people, rng.uniform(-0.05, 0.12),
                     distance * rng.uniform(0.97, 1.10), 0.0, height], (frames, 1))           # (F, 5)
-    path += _moves(rng, kind, times, path[:, 2], people)
+    path += _moves(rng, kind, times, path[:, 2], people) / ([1, 1, 1] + [LENS.get(framing, 1.0)] * 2)
+    if framing == "face":
+        path[:, 2] *= rng.uniform(NEAREST, FARTHEST)
+        path[:, 3:] += rng.uniform(-OFF, OFF, 2)
     return Camera(path.astype(np.float32), kind, framing)
 
 

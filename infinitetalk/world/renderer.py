@@ -17,6 +17,7 @@ from infinitetalk.world import shaders
 from infinitetalk.world.drawing import Drawing, set_all
 from infinitetalk.world.figure import Figure, assemble, pose
 from infinitetalk.world.scene import (
+    LENS,
     Backdrop,
     Camera,
     Floats,
@@ -110,7 +111,7 @@ class Renderer:
                 some = picked[start:start + BATCH]
                 posed = [stand(*pose(f, people[i][1], some), i, len(people)) for i, f in enumerate(figures)]
                 for k, frame in enumerate(some):
-                    view, lens = self._lens(camera.path[frame], eyes)
+                    view, lens = self._lens(camera.path[frame], LENS.get(camera.framing, 1.0), eyes)
                     for i, (points, _) in enumerate(posed):
                         mouths[i, start + k] = mouth_box(points[k, figures[i].lips], lens @ view, self.size)
                     for buffer, (points, out) in zip(buffers, posed, strict=True):
@@ -129,12 +130,12 @@ class Renderer:
         self._figures = [*self._figures[-3:], (person, assemble(person))]
         return self._figures[-1][1]
 
-    def _lens(self, path: Floats, eyes: float) -> tuple[Floats, Floats]:
+    def _lens(self, path: Floats, lens: float, eyes: float) -> tuple[Floats, Floats]:
         """View and projection of a frame, (4, 4) both."""
         azimuth, elevation, distance, x, z = (float(v) for v in path)
         target = np.array([x, -0.06, eyes - 0.03 + z])
         way = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
-        return look(target + distance * way, target), projection(self.size)
+        return look(target + distance * way, target), projection(self.size, lens)
 
     def _wall(self, eyes: float) -> Any:
         """The backdrop's corners."""

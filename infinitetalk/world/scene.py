@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Framing = Literal["head", "bust", "half"]
+Framing = Literal["face", "head", "bust", "half"]
 
 CHANNELS = ("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthStretch", "mouthLowerDown", "mouthUpperUp",
             "mouthRollLower", "mouthPress", "mouthSmile", "tongueOut")
@@ -41,9 +41,12 @@ FIELD_OF_VIEW = 0.42
 """Vertical angle of the camera, in radians."""
 SPACING = 0.52
 """Metres between two people side by side; the first stands on the picture's left, both around x = 0."""
-FRAMINGS: dict[Framing, tuple[float, float]] = {"head": (0.94, 0.005), "bust": (1.36, -0.085), "half": (1.95, -0.22)}
+FRAMINGS: dict[Framing, tuple[float, float]] = {"face": (0.94, -0.018), "head": (0.94, 0.005), "bust": (1.36, -0.085),
+                                                "half": (1.95, -0.22)}
 """A camera's usual distance and height of target for one person; two in a square frame need
 2.2 m for their heads and shoulders, 2.9 m for their arms too."""
+LENS: dict[Framing, float] = {"face": 1.75}
+"""How many times longer than usual the lens is: brows to chin, as dubbing cuts a face out of a larger picture."""
 
 
 @dataclass(frozen=True)

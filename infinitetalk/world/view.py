@@ -48,9 +48,9 @@ def look(eye: NDArray[Any], target: NDArray[Any]) -> Floats:
     return view.astype(np.float32)
 
 
-def projection(size: tuple[int, int], near: float = 0.1, far: float = 20.0) -> Floats:
-    """Perspective of the camera, (4, 4)."""
-    t = 1 / np.tan(FIELD_OF_VIEW / 2)
+def projection(size: tuple[int, int], lens: float = 1.0, near: float = 0.1, far: float = 20.0) -> Floats:
+    """Perspective of the camera with a lens so many times longer than usual, (4, 4)."""
+    t = lens / np.tan(FIELD_OF_VIEW / 2)
     return np.array([[t * size[0] / size[1], 0, 0, 0], [0, t, 0, 0],
                      [0, 0, (far + near) / (near - far), 2 * far * near / (near - far)], [0, 0, -1, 0]], np.float32)
 

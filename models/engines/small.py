@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from infinitetalk.stream import StreamSettings
 
 LIBRARIES = ("torch", "safetensors", "PIL")
-AROUND = 1.9
-"""Sides of the square against the face's box: a head with a little of everything around it, as in training."""
+AROUND = 1.4
+"""Sides of the square against the face's box: brows to chin with a little around them, as in training."""
 STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
 SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
@@ -251,7 +251,7 @@ def square(face: FaceTrack | None, width: int, height: int) -> Placement:
     x, y, wide, high = face_box(face) if face is not None else (0, 0, width, height)
     side = most
     if face is not None:
-        side = min(most, round(max(wide, high) + (AROUND - 1) * max(max(box[3:]) for box in face.boxes)))
+        side = min(most, 2 + round(max(wide, high) + (AROUND - 1) * max(max(box[3:]) for box in face.boxes)))
     side = max(side - side % 2, min(most, 2))
     left, top = (min(max(round(low + length / 2 - side / 2), 0), size - side)
                  for low, length, size in ((x, wide, width), (y, high, height)))

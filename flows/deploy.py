@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,7 @@ def _register(settings: Settings, environment: Mapping[str, str], templates: Pat
     if templates is not None:
         _kubernetes_pools(pools, job_templates(templates), environment)
     else:
-        for pool in dict.fromkeys(pools):
-            _prefect(["work-pool", "create", pool, "--type", "process"], environment, but="already exists")
+        process_pools(pools, environment)
     # A run that dispatches nothing takes back by itself what died, and a process every minute is a burden to a laptop.
     reaper = str(settings.dispatch != "here").lower()
     _prefect(["deploy", "--all", "--prefect-file", str(file)],
@@ -167,6 +166,20 @@ def _register(settings: Settings, environment: Mapping[str, str], templates: Pat
               "PWD": str(Path.cwd())})
     deployments = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
     return [f"{one['entrypoint'].rpartition('.')[2].replace('_', '-')}/{one['name']}" for one in deployments]
+
+
+def process_pools(names: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Make work pools that start processes; those that are there stay what they are.
+
+    Args:
+        names: Of the pools.
+        environment: Names Prefect's server.
+
+    Raises:
+        InfrastructureError: It failed.
+    """
+    for name in dict.fromkeys(names):
+        _prefect(["work-pool", "create", name, "--type", "process"], environment, but="already exists")
 
 
 def _kubernetes_pools(pools: tuple[str, str], templates: Mapping[str, Any], environment: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from flows.options import refuse_secrets
 from flows.pool import ENDED_S, FORGOTTEN_S, open_pool
 from flows.settings import load_settings
 from flows.wiring import Workspace, open_workspace
+from models.pool import LOST
 from tasks import shards
 from tasks.gc import collect
 
@@ -43,8 +44,8 @@ def reap(config: str = "", settings: dict[str, Any] | None = None) -> State[Any]
     ended = crash(shards.ended(space.ledger, ENDED_S, FORGOTTEN_S))
     words = [f"{len(died)} runs were dead", f"{ended} flow runs had ended without Prefect's knowing"]
     if died:
-        failures = [{"run": run, "error": "LostError", "message": f"run {run}: its process died, or could not reach the database"}
-                    for run in died]
+        what = "its process died, or could not reach the database"
+        failures = [{"run": run, "error": LOST, "message": f"run {run}: {what}"} for run in died]
         words.append(announce(space.settings, "run-lost", failures))
     return Completed(message="; ".join(filter(None, words)))
 

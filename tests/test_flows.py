@@ -163,14 +163,16 @@ def test_deployments_are_registered(server: None, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
     monkeypatch.chdir(ROOT)
     names = deploy_all(load_settings(flags={"out": str(tmp_path)}))
-    assert names == ["localize-catalog/nightly", "localize-episode/episode", "rerun-language/rerun-language"]
+    assert names == ["localize-catalog/nightly", "localize-episode/episode", "rerun-language/rerun-language",
+                     "shard/gpu", "reap/reaper", "sweep/gc"]
     with client() as asking:
-        nightly, episode, _ = (asking.read_deployment_by_name(name) for name in names)
+        nightly, episode, _, shard, reaper, _ = (asking.read_deployment_by_name(name) for name in names)
     assert [str(one.schedule.cron) for one in nightly.schedules] == ["0 2 * * *"]
     assert nightly.global_concurrency_limit is not None
     assert nightly.global_concurrency_limit.limit == 1
     assert episode.entrypoint == "flows.catalog.localize_episode"
-    assert episode.job_variables["working_dir"] == str(ROOT)
+    assert episode.job_variables["working_dir"] == shard.job_variables["working_dir"] == str(ROOT)
+    assert not any(one.active for one in reaper.schedules)  # where nothing is dispatched, each run reaps for itself
 
 
 def test_importing_the_flows_loads_no_model_library() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["flows", "tasks", "models", "infinitetalk"]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+PREFECT = (ROOT / "prefect.yaml").read_text()
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load(PREFECT)["deployments"]
 
 
 def test_the_wheel_holds_four_packages_and_stays_private() -> None:
@@ -40,20 +42,31 @@ def test_no_module_hides_a_package_of_ours() -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one["name"])
-def test_deployments_are_dotted_and_take_the_parameters_they_are_given(deployment: dict[str, Any]) -> None:
-    from importlib import import_module
-
+def test_parameters_exist_and_are_documented(deployment: dict[str, Any]) -> None:
     module, _, name = deployment["entrypoint"].rpartition(".")
     assert ":" not in deployment["entrypoint"]
     flow = getattr(import_module(module), name)
-    flow.validate_parameters(deployment["parameters"])
-    assert deployment["work_pool"]["name"] == "local"
+    for parameters in (deployment, *deployment.get("schedules", []), *deployment.get("triggers", [])):
+        for parameter in parameters.get("parameters", {}):
+            assert parameter in flow.parameters.properties, parameter
+    for parameter, schema in flow.parameters.properties.items():
+        assert schema.get("description"), f"{name}({parameter}) is not explained in its docstring"
+    if not set(flow.parameters.required or ()) - set(deployment.get("parameters", {})):
+        flow.validate_parameters(deployment.get("parameters", {}))
 
 
-def test_one_deployment_runs_every_night() -> None:
-    schedules = [one for deployment in DEPLOYMENTS for one in deployment.get("schedules", [])]
-    assert [one["cron"] for one in schedules] == ["0 2 * * *"]
-    assert all(one["timezone"] for one in schedules)
+def test_every_default_is_explained_beside_it() -> None:
+    blocks = re.findall(r"^    parameters:\n((?:      \S.*\n)+)", PREFECT, flags=re.MULTILINE)
+    assert len(blocks) == sum("parameters" in one for one in DEPLOYMENTS)
+    for line in "".join(blocks).splitlines():
+        assert re.search(r"\S  +# \w", line), line
+
+
+def test_schedules_have_a_timezone_and_parameters_of_their_own() -> None:
+    schedules = {one["name"]: one["schedules"] for one in DEPLOYMENTS if "schedules" in one}
+    assert set(schedules) == {"nightly", "reaper", "gc"}
+    assert all(one["timezone"] and one["slug"] for listed in schedules.values() for one in listed)
+    assert all(one["parameters"]["catalog"] for one in schedules["nightly"])
 
 
 def test_entry_points_import_from_anywhere(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from models.engines.infinitetalk_cast import Box, around, cast, cut_out, loudest
 from models.engines.options import Adapter, read_options
 from models.errors import CapacityError, EngineError, InputError, SetupError
 from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
-from models.records import EngineRef, Placement, Record, ShotRequest
+from models.records import EngineRef, Placement, Record, Scalar, ShotRequest
 from models.timebase import generation_divisor
 
 if TYPE_CHECKING:
@@ -253,9 +253,9 @@ class InfiniteTalk(Adapter):
         Raises:
             InputError: There is no such profile.
         """
-        options = read_options(InfiniteTalkOptions, request.generator.name, request.generator.options)
-        seen = [face for face in cast(request).values() if face is not None]
-        persons = 2 if options.weights.endswith("-multi") and len(seen) > 1 else 1
+        options = _read(request.generator.name, tuple(request.generator.options.items()))
+        multi = options.weights.endswith("-multi")
+        persons = 2 if multi and sum(face is not None for face in cast(request).values()) > 1 else 1
         width, height, _ = _placed(options, request)
         with told():
             return _seconds(request.generated_frames, (height, width), options.chunk, options.size, request.profile,
@@ -289,6 +289,12 @@ class InfiniteTalk(Adapter):
                                 hint="Something else runs on this GPU: end it, or wait for it") from error
 
 
+@lru_cache(maxsize=64)
+def _read(name: str, options: tuple[tuple[str, Scalar], ...]) -> InfiniteTalkOptions:
+    """Options, read once for the many shots that name the same."""
+    return read_options(InfiniteTalkOptions, name, dict(options))
+
+
 def _size(options: InfiniteTalkOptions, width: int, height: int) -> tuple[int, int]:
     """(width, height) that a part of the source is generated at."""
     from infinitetalk.pictures import AREAS, dubbing_size
@@ -298,9 +304,9 @@ def _size(options: InfiniteTalkOptions, width: int, height: int) -> tuple[int, i
 
 def _placed(options: InfiniteTalkOptions, request: ShotRequest) -> tuple[int, int, Placement]:
     place = Placement(x=0, y=0, width=request.width, height=request.height)
-    speaking = [request.faces[face] for face in cast(request).values() if face is not None]
-    if request.region == "person" and speaking:
-        place = around(speaking, request.width, request.height)
+    if request.region == "person":
+        speaking = [request.faces[face] for face in cast(request).values() if face is not None]
+        place = around(speaking, request.width, request.height)  # the whole frame, where nobody is seen
     return *_size(options, place.width, place.height), place
 
 

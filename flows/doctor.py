@@ -12,9 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 from flows.choice import BEST, choose, cuda_gpu
+from flows.notify import SECRET, check_address
 from flows.settings import Settings, prefect_server
 from models.engines import adapter, missing
 from models.errors import InfinidubError
+from models.records import Artifact
 from models.weights import WeightStore
 
 LITTLE_SPACE_GB = 5
@@ -37,7 +39,8 @@ def examine(settings: Settings) -> list[Check]:
     """Look at programs, engines, weights, database, disk, Prefect and GPU."""
     pairs = [_apertium_pairs()] if settings.engine("translator") == "apertium" and shutil.which("apertium") else []
     database = _outcome("database", lambda: _database(settings))
-    return [*_programs(), *_engines(settings), *pairs, database, _disk(settings), _prefect(), _gpu()]
+    return [*_programs(), *_engines(settings), *pairs, database, *_shared(settings), _disk(settings),
+            _prefect(settings), _gpu()]
 
 
 def _programs() -> Iterator[Check]:
@@ -55,12 +58,13 @@ def _engines(settings: Settings) -> Iterator[Check]:
         options = settings.options.get(name, {})
         lack = missing(port, name, options)
         what, _, mend = lack.partition(". ")
-        yield Check(f"{port} {name}", not lack, what or "ready", mend)
+        here = port != "generator" or settings.dispatch == "here"  # a pool's machines have their own
+        yield Check(f"{port} {name}", not lack, what or "ready", mend, needed=here)
         wanted = () if lack else adapter(port, name).required_weights(options)
         for entry in wanted:
-            here = weights.present(entry)
-            yield Check(f"  weights {entry}", here, str(settings.weights / entry) if here else "not on this machine",
-                        weights.command(wanted))
+            found = weights.present(entry)
+            yield Check(f"  weights {entry}", found, str(settings.weights / entry) if found else "not on this machine",
+                        weights.command(wanted), needed=here)
     yield from _auto(settings)
     if settings.engine("generator") == BEST and not cuda_gpu():
         yield Check("  no CUDA GPU", ok=False, found="its network of 14 billion parameters takes hours on a CPU for a"
@@ -105,6 +109,33 @@ def _database(settings: Settings) -> str:
     return open_workspace(settings).ledger.engine.url.render_as_string(hide_password=True)
 
 
+def _shared(settings: Settings) -> Iterator[Check]:
+    """What a pool's machines share with this one, and who is told of failures."""
+    if settings.store:
+        yield _outcome("store", lambda: _store(settings))
+    local = [name for name, is_local in (
+        ("database", settings.database.get_secret_value().startswith("sqlite")), ("store", not settings.store))
+        if is_local]
+    if settings.dispatch != "here" and local:
+        yield Check("  shared by the pool", False, f"{' and '.join(local)}: files, which workers on this machine alone"
+                    " can use", "Set database to a PostgreSQL and store to s3://BUCKET/PREFIX", needed=False)
+    if address := settings.secret(SECRET):
+        yield _outcome("webhook", lambda: _webhook(address))
+
+
+def _webhook(address: str) -> str:
+    check_address(address)
+    return "is told of failures"
+
+
+def _store(settings: Settings) -> str:
+    from flows.wiring import open_workspace
+
+    # asking for a file that nobody has shows that the bucket is there and may be read
+    open_workspace(settings).store.has(Artifact(sha256="0" * 64, size=0, media_type="application/octet-stream"))
+    return settings.store
+
+
 def _disk(settings: Settings) -> Check:
     folder = next(path for path in (settings.state, *settings.state.parents) if path.exists())
     free = shutil.disk_usage(folder).free / 1e9
@@ -113,12 +144,15 @@ def _disk(settings: Settings) -> Check:
                  else f"{folder} cannot be written to", "Choose another folder with --out or --state")
 
 
-def _prefect() -> Check:
+def _prefect(settings: Settings) -> Check:
     try:
         version = metadata.version("prefect")
     except metadata.PackageNotFoundError:
         return Check("prefect", False, "not installed", "pip install infinidub")
     server = prefect_server()
+    if settings.dispatch == "prefect" and not server:
+        return Check("prefect", False, f"{version}, and dispatch is prefect, but no server is set",
+                     "Set PREFECT_API_URL")
     where = f"server at {server}" if server else "no server is set: one is started for each run"
     return Check("prefect", True, f"{version}, {where}")
 

@@ -37,7 +37,7 @@ def notify(address: str, message: Mapping[str, Any]) -> None:
         InputError: The address is no http(s) URL.
         InfrastructureError: It did not take the message, three times; or it said that it never will.
     """
-    _check(address)
+    check_address(address)
     request = urllib.request.Request(  # noqa: S310 - http(s) alone, as just checked
         address, json.dumps(message).encode(), {"Content-Type": "application/json", "User-Agent": "infinidub"})
     opener = urllib.request.build_opener(_NoRedirect)
@@ -104,7 +104,8 @@ def _secrets(settings: Settings) -> list[str]:
     return sorted(filter(None, values), key=len, reverse=True)
 
 
-def _check(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raise `InputError` where it is no http(s) URL; it is a secret, so that the message does not repeat it."""
     try:
         parts = urlsplit(address)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.doctor import examine
 from flows.settings import Settings, load_settings, prefect_environment
 from models.errors import InputError
 
@@ -153,3 +154,17 @@ def test_prefect_is_quiet_but_the_user_has_the_last_word(monkeypatch: pytest.Mon
                                      "postgresql+psycopg://host/db?password=secret", "nonsense with secret"])
 def test_no_password_is_shown(address: str) -> None:
     assert "cret" not in str(load_settings(None, {"database": address}).shown()["database"])
+
+
+def test_doctor_says_what_a_pool_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    flags = {"out": str(tmp_path), "weights": str(tmp_path / "weights"), "engines.generator": "infinitetalk"}
+    alone = {check.name.strip(): check for check in examine(load_settings(flags=flags))}
+    assert alone["weights wan-i2v-480p"].needed
+    assert "shared by the pool" not in alone
+    monkeypatch.setenv("INFINIDUB_SECRETS__WEBHOOK", "file:///s3cret")
+    pooled = {check.name.strip(): check for check in examine(load_settings(flags={**flags, "dispatch": "prefect"}))}
+    assert not pooled["weights wan-i2v-480p"].needed
+    assert (pooled["prefect"].ok, pooled["prefect"].mend) == (False, "Set PREFECT_API_URL")
+    assert "database and store" in pooled["shared by the pool"].found
+    assert (pooled["webhook"].ok, "s3cret" in pooled["webhook"].found) == (False, False)

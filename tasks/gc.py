@@ -139,19 +139,25 @@ def _unused(session: Session, since: datetime) -> list[str]:
 
 
 def _with_what_they_build_on(session: Session, recipes: set[str]) -> set[str]:
+    """`recipes`, the makers of all they were made of, and the lines and shots that are in them."""
     found, new = set(recipes), set(recipes)
     while new:
-        files = [digest for batch in batches(new) for digest in session.scalars(
-            sa.select(t.ResultFile.sha256).where(t.ResultFile.recipe.in_(batch)))]
-        new = _makers(session, files) - found
+        ins, outs = (
+            [digest for batch in batches(new) for digest in session.scalars(sa.select(t.ResultFile.sha256).where(
+                t.ResultFile.direction == direction, t.ResultFile.recipe.in_(batch)))] for direction in ("in", "out"))
+        new = (_makers(session, ins) | _makers(session, outs, items=True)) - found
         found |= new
     return found
 
 
-def _makers(session: Session, digests: Iterable[str]) -> set[str]:
-    """Recipes of the results that hold these files."""
-    return {recipe for batch in batches(digests) for recipe in session.scalars(sa.select(t.ResultFile.recipe).where(
-        t.ResultFile.direction == "out", t.ResultFile.sha256.in_(batch)))}
+def _makers(session: Session, digests: Iterable[str], *, items: bool = False) -> set[str]:
+    """Recipes of the results that hold these files; or of lines and shots alone."""
+    query = sa.select(t.ResultFile.recipe).where(t.ResultFile.direction == "out")
+    if items:
+        query = query.join(t.Result, t.Result.recipe == t.ResultFile.recipe).where(
+            t.Result.step.contains(".", autoescape=True))
+    return {recipe for batch in batches(digests)
+            for recipe in session.scalars(query.where(t.ResultFile.sha256.in_(batch)))}
 
 
 def _items(session: Session, recipes: set[str]) -> set[str]:

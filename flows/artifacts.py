@@ -37,15 +37,15 @@ MARKS = {"done": "✓", "running": "▸", "failed": "✗", "waiting": ""}
 class ProgressBar:
     """A listener in front of another: moves a language's progress artifact as its steps end."""
 
-    def __init__(self, behind: Listener, artifact: UUID) -> None:
-        self._behind, self._artifact, self._done = behind, artifact, 0
+    def __init__(self, behind: Listener, artifact: UUID, done: int) -> None:
+        self._behind, self._artifact, self._done = behind, artifact, done
 
     @classmethod
     @contextmanager
-    def on(cls, run: Session, what: str) -> Iterator[None]:
-        """Show the progress of the running flow while the block lasts."""
+    def on(cls, run: Session, what: str, done: int = 0) -> Iterator[None]:
+        """Show the progress of the running flow while the block lasts; `done` steps ended before it."""
         artifact: Any = create_progress_artifact(progress=0.0, key=f"{_slug(what)}-progress", description=what)
-        behind, run.listener = run.listener, cls(run.listener, artifact)
+        behind, run.listener = run.listener, cls(run.listener, artifact, done)
         try:
             yield
         finally:

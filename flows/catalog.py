@@ -22,9 +22,10 @@ from flows.artifacts import ProgressBar, report_catalog, report_language
 from flows.jobs import Selected, catalog_jobs, job_from_json, select
 from flows.options import refuse_secrets
 from flows.pipeline import EpisodeJob
-from flows.runs import Session, left_to_do, session
+from flows.redo import Anew
+from flows.runs import Session, Stage, left_to_do, session
 from flows.settings import Settings, load_settings
-from flows.steps import later_steps
+from flows.steps import BEFORE_PICTURE
 from models.catalog import load_catalog
 from models.errors import InputError
 from tasks.history import note_flow_run
@@ -91,6 +92,14 @@ def _catalog_name() -> str:
     return "/".join(Path(flow_run.parameters["catalog"]).parts[-2:])
 
 
+def _staged_name() -> str:
+    """`series/id·es`, and what is done of it where it is not all."""
+    given = flow_run.parameters
+    stage = given.get("stage", "all")
+    name = "·".join(filter(None, (given["episode"], given.get("language", ""))))
+    return name if stage == "all" else f"{name} {stage}"
+
+
 @flow(name="localize-catalog", flow_run_name=_catalog_name)
 def localize_catalog(catalog: str, episodes: list[str] | None = None, languages: list[str] | None = None,
                      accept_new_source: bool = False, config: str = "",
@@ -113,20 +122,21 @@ def localize_catalog(catalog: str, episodes: list[str] | None = None, languages:
         _announce(run)
         if run.todo is None:
             left_to_do(run, selected, accept_new_source=accept_new_source)
-        for one in run.todo or ():
-            with run.noting(one.job.id):
-                localize_episode(one.job.id, list(one.languages), catalog=catalog, config=config, settings=settings,
-                                 return_state=True)  # its failures are noted already
-            if run.broken:
-                raise run.broken
+        for stage in run.stages:
+            for one in run.in_turn(run.todo or (), stage):
+                with run.noting(one.job.id):
+                    localize_episode(one.job.id, list(one.languages), catalog=catalog, config=config,
+                                     settings=settings, stage=stage, return_state=True)  # its failures are noted
+                if run.broken:
+                    raise run.broken
         report_catalog(run, selected)
         return _verdict(run)
 
 
-@flow(name="localize-episode", flow_run_name="{episode}")
+@flow(name="localize-episode", flow_run_name=_staged_name)
 def localize_episode(episode: str, languages: list[str] | None = None, catalog: str = "",
                      job: dict[str, Any] | None = None, accept_new_source: bool = False, config: str = "",
-                     settings: dict[str, Any] | None = None) -> State[Any]:
+                     settings: dict[str, Any] | None = None, stage: Stage = "all") -> State[Any]:
     """Dub one episode: what its languages share, then each language.
 
     Args:
@@ -137,6 +147,7 @@ def localize_episode(episode: str, languages: list[str] | None = None, catalog: 
         accept_new_source: Dub it anew if its file changed since it was delivered.
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
+        stage: Within a run of a catalog, which part is due: 'plan' asks for its shots, 'finish' makes the rest of them.
     """
     noted = _noted(catalog, episode, languages or [], job)
     with _joined(config, settings, noted) as run:
@@ -147,14 +158,16 @@ def localize_episode(episode: str, languages: list[str] | None = None, catalog: 
         if run.todo is None:
             todo = left_to_do(run, todo, accept_new_source=accept_new_source)
         rest: dict[str, Any] = {"catalog": catalog, "job": job, "config": config, "settings": settings}
-        for one in todo:
-            run.episode(one, prefect_runner, lambda language: localize_language(episode, language, **rest))
+        for due in run.stages if stage == "all" else (stage,):
+            rest["stage"] = due
+            for one in todo:
+                run.episode(one, prefect_runner, lambda language: localize_language(episode, language, **rest), due)
         return _verdict(run, before)
 
 
-@flow(name="localize-language", flow_run_name="{episode}·{language}")
+@flow(name="localize-language", flow_run_name=_staged_name)
 def localize_language(episode: str, language: str, catalog: str = "", job: dict[str, Any] | None = None,
-                      config: str = "", settings: dict[str, Any] | None = None) -> State[Any]:
+                      config: str = "", settings: dict[str, Any] | None = None, stage: Stage = "all") -> State[Any]:
     """Dub one episode into one language.
 
     Args:
@@ -164,32 +177,42 @@ def localize_language(episode: str, language: str, catalog: str = "", job: dict[
         job: its description.
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
+        stage: As of `localize_episode`.
     """
-    with _joined(config, settings, _noted(catalog, episode, [language])) as run:
+    with _joined(config, settings, _noted(catalog, episode, [language], job)) as run:
         _announce(run)
-        with ProgressBar.on(run, f"{episode} {language}"):
-            done = run.localize(_job(run, episode, catalog, job or {}), language, prefect_runner)
+        with ProgressBar.on(run, f"{episode} {language}", BEFORE_PICTURE if stage == "finish" else 0):
+            done = run.localize(_job(run, episode, catalog, job or {}), language, prefect_runner, stage)
+        if done is None:
+            return Completed(name="Planned", message="its shots are asked for")
         report_language(done)
         return Completed(message=f"{done.deliverable.duration_s:.0f} s of {language} in {done.deliverable.video}")
 
 
-@flow(name="rerun-language", flow_run_name="{episode}·{language} from {from_step}")
-def rerun_language(catalog: str, episode: str, language: str, from_step: str = "translate", config: str = "",
-                   settings: dict[str, Any] | None = None) -> State[Any]:
-    """Dub one language of an episode once more, from a step on.
+def _wish_name() -> str:
+    given = flow_run.parameters
+    what = f"line {given['line']}" if given.get("line") else f"from {given.get('from_step') or 'translate'}"
+    return f"{given['episode']}·{given['language']} {what}"
+
+
+@flow(name="rerun-language", flow_run_name=_wish_name)
+def rerun_language(catalog: str, episode: str, language: str, from_step: str = "", line: str = "", text: str = "",
+                   config: str = "", settings: dict[str, Any] | None = None) -> State[Any]:
+    """Dub one language of an episode once more: from a step on, or with one line changed. As `infinidub redo` does.
 
     Args:
         catalog: Path of the catalog file.
         episode: Full id, `series/id`.
         language: BCP-47 tag.
-        from_step: This step and those that build on it are done anew.
+        from_step: This step and those that build on it are done anew; `translate`, where no line is named.
+        line: Or else: id of a line to change.
+        text: What it says from now on.
         config: Path of infinidub.toml.
         settings: Dotted name → value, over the file and the environment.
     """
     with _joined(config, settings, _noted(catalog, episode, [language])) as run:
         full_id = _job(run, episode, catalog, {}).id
-        for tag, steps in later_steps(from_step, language).items():
-            run.space.ledger.raise_takes(full_id, tag, steps)
+        Anew(from_step or ("" if line else "translate"), line, text).ask(run.space, full_id, language)
         return localize_episode(full_id, [language], catalog=catalog, config=config, settings=settings,
                                 return_state=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,14 @@ from rich.markup import escape
 
 from flows.deploy import running_server
 from flows.options import AcceptSource, Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
+from flows.redo import Anew
 from flows.settings import Settings, load_settings, use_prefect_quietly
 from flows.show import Terminal, deliverables_table, error_line, files_list, next_commands, warning_line
-from flows.steps import later_steps
 from models.errors import InputError
 
 if TYPE_CHECKING:  # imported inside the verbs: they pull in database and media libraries
     from flows.jobs import Selected
     from flows.runs import Session
-    from flows.wiring import Workspace
 
 
 @dataclass(frozen=True)
@@ -98,23 +96,13 @@ def redo(ctx: typer.Context,
          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
          as_json: Json = False) -> int:
     """Do one language anew: from a step on, or one line."""
-    if (step is None) == (line is None) or (text is not None) + undo != (line is not None):
-        raise InputError("say what to redo", hint="Either --from STEP, or --line ID together with --text TEXT"
-                         " or with --undo")
+    if text is not None and not text.strip():
+        raise InputError("must be one line of text, and not empty", where="--text")
+    anew = Anew(step or "", line or "", text or "", undo)
     order = again("redo", flags(out, state, None, assignments), config, episode=episode, languages=[lang],
                   catalog=catalog)
     wanted, tag = order.selected[0].job.id, order.selected[0].languages[0]
-    steps = later_steps(step, tag) if step else {}
-
-    def change(space: Workspace) -> None:
-        for language, names in steps.items():
-            space.ledger.raise_takes(wanted, language, names)
-        if line and text is not None:
-            _edit(space, wanted, tag, line, text)
-        elif line:
-            _undo(space, wanted, tag, line)
-
-    return carry_out(order, change, as_json=as_json, debug=ctx.obj)
+    return carry_out(order, lambda space: anew.ask(space, wanted, tag), as_json=as_json, debug=ctx.obj)
 
 
 def retry(ctx: typer.Context,
@@ -122,7 +110,14 @@ def retry(ctx: typer.Context,
           out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
           as_json: Json = False) -> int:
     """Run the last command again; what it finished is kept."""
+    from flows.wiring import open_workspace
+    from tasks.shards import unflag
+
     order = again("retry", flags(out, state, None, assignments), config, only_failed=failed)
+    ledger = open_workspace(order.settings).ledger
+    for one in order.selected if failed else ():
+        for language in one.languages:
+            unflag(ledger, one.job.id, language)
     return carry_out(order, as_json=as_json, debug=ctx.obj)
 
 
@@ -228,27 +223,3 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
         return
     answer(as_json, summary, deliverables_table(done), files_list(done, summary["multi"]), head,
            next_commands(done[0], order.catalog, order.flags or {}))
-
-
-def _edit(space: Workspace, episode: str, language: str, line: str, text: str) -> None:
-    from models.recipe import sha256
-    from models.records import LineEdit
-    from tasks.history import source_lines
-
-    known = source_lines(space.ledger, episode)
-    if line not in known:
-        raise InputError(f"{episode} has no line {line!r}", where="--line",
-                         hint=f"There are: {', '.join(list(known)[:40])}" if known else
-                         "It was not transcribed yet; run it")
-    if not text.strip() or not text.isprintable():
-        raise InputError("must be one line of text, and not empty", where="--text")
-    edit = LineEdit(text=text.strip(), source=sha256(known[line].encode()))
-    space.ledger.edit(episode, language, line, edit, getpass.getuser())
-
-
-def _undo(space: Workspace, episode: str, language: str, line: str) -> None:
-    known = space.ledger.edits(episode, language)
-    if line not in known:
-        raise InputError(f"{line} was not edited in {language}", where="--line",
-                         hint=f"There are edits of: {', '.join(known)}" if known else "There is no edit at all")
-    space.ledger.undo_edit(episode, language, line)

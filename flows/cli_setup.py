@@ -1,4 +1,4 @@
-"""The verbs around the work: `models`, `doctor`, `config`, `serve`, `deploy`, `shard run`."""
+"""The verbs around the work: `models`, `doctor`, `config`, `serve`, `deploy`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flows.options import Config, Json, Out, Set, State, answer, flags
 from flows.settings import load_settings
-from flows.show import MARKS, Terminal, pulling, stderr
+from flows.show import MARKS, pulling, stderr
 from models.errors import InfinidubError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def models_list(config: Config = None, as_json: Json = False) -> int:
     from models.weights import WeightStore
 
     settings = load_settings(config)
-    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     rows = [_row(store, name) for name in (*store.names(), *store.groups)]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("", "name", "MB", "licence", ""):
@@ -56,7 +56,7 @@ def models_pull(names: Names = None, config: Config = None, as_json: Json = Fals
     from models.weights import WeightStore
 
     settings = load_settings(config)
-    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     pulled = []
     for name in store.expand(names or needed_weights(config)):
         if not store.present(name):
@@ -74,7 +74,7 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
     from models.weights import WeightStore
 
     settings = load_settings(config)
-    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     results: list[dict[str, Any]] = []
     code = 0
     for name in store.expand(names or [name for name in store.names() if store.present(name)]):
@@ -150,22 +150,3 @@ def deploy(templates: Templates = None, config: Config = None, as_json: Json = F
     names = deploy_all(load_settings(config), templates)
     answer(as_json, {"deployments": names}, *(f"{MARKS['done']} {name}" for name in names))
     return 0
-
-
-def shard_run(file: Annotated[Path, typer.Argument(help="A SHARD.json.", show_default=False)], out: Out = None,
-              state: State = None, config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
-    """Generate the shots of a shard; goes on where a killed run stopped."""
-    from flows.runs import session
-    from tasks.generate import load_shard, run_shard
-
-    given = flags(out, state, None, assignments)
-    wanted = load_shard(file)
-    with Terminal() as terminal, session(load_settings(config, given), "shard", {"shard": wanted.id}) as run:
-        run.listener = terminal
-        run.listener.step(wanted.episode, wanted.language, wanted.id, "running")
-        result = run_shard(run.work(wanted.episode, wanted.language), wanted)
-        run.listener.step(wanted.episode, wanted.language, wanted.id, "failed" if result.failed else "done")
-    answer(as_json, result.model_dump(mode="json"),
-           f"{result.shots_run} shots made, {result.shots_reused} there already, {result.seconds:.1f} s",
-           *(f"{MARKS['failed']} {shot}  {failure.error}" for shot, failure in result.failed.items()))
-    return InfinidubError.exit_code if result.failed else 0

@@ -7,11 +7,12 @@ done plainly (`perform`), or done as a task that Prefect shows (`prefect_runner`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.pool import Pool
 from flows.wiring import Workspace
 from models import tables as t
 from models.errors import InfinidubError, InputError
@@ -36,11 +37,11 @@ from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
 from tasks.mix import MixRequest, mix
-from tasks.plan import PlanRequest, plan, shards
+from tasks.plan import PlanRequest, plan
 from tasks.publish import publish, publish_multi
 from tasks.shots import ShotsRequest, find_shots
 from tasks.speakers import SpeakersRequest, find_speakers
-from tasks.step import Q, R, Runner, Step, Work, find, lookup
+from tasks.step import Q, R, Runner, Step, Work, lookup
 from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
 from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
 from tasks.translate import TranslateRequest, translate
@@ -86,6 +87,20 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """One language up to the plan of its picture: what its shots are generated from."""
+
+    speech: Speech
+    mix: Mix
+    plan: Plan
+
+    @property
+    def requests(self) -> tuple[ShotRequest, ...]:
+        """Its shots that are generated."""
+        return tuple(shot.request for shot in self.plan.shots if shot.request)
+
+
+@dataclass(frozen=True)
 class Localized:
     """One finished language."""
 
@@ -105,6 +120,8 @@ class Pipeline:
     run: Runner
     dry: bool = False
     """Nothing is imported or noted: `run` only looks results up."""
+    pool: Pool | None = None
+    """Where missing shots are made; without one, in the step."""
 
     @property
     def _planning(self) -> bool:
@@ -138,16 +155,28 @@ class Pipeline:
 
     def localize(self, work: Work, prepared: Prepared, language: str) -> Localized:
         """Everything that one language needs, to the delivered files."""
+        return self.finish_language(work, prepared, self.plan_language(work, prepared, language), language)
+
+    def plan_language(self, work: Work, prepared: Prepared, language: str) -> Planned:
+        """Everything before the picture; its shots are then asked for."""
         with at(f"{self.job.id}·{language}"):
             if language == prepared.transcript.language:
                 raise InputError(f"{language} is what is spoken already", hint="Name other languages to dub into")
             takes = work.ledger.takes(self.job.id, language)
             speech = self._speech(work, takes, prepared, language)
             mixed = self._mix(work, takes, prepared, speech)
-            planned = self._plan(work, takes, prepared, speech)
+            planned = Planned(speech, mixed, self._plan(work, takes, prepared, speech))
+            if self.pool and not self._planning:
+                self.pool.order(work, planned.requests, self.job.priority)
+            return planned
+
+    def finish_language(self, work: Work, prepared: Prepared, planned: Planned, language: str) -> Localized:
+        """The picture, and all that is made of it; waits for shots that are made elsewhere."""
+        with at(f"{self.job.id}·{language}"):
+            takes, speech, mixed = work.ledger.takes(self.job.id, language), planned.speech, planned.mix
             clips = self._generate(work, takes, planned)
             assembled = self._step(work, takes, assemble, AssembleRequest(
-                source=prepared.source, plan=planned, clips=clips, mix=mixed, speech=speech, language=language,
+                source=prepared.source, plan=planned.plan, clips=clips, mix=mixed, speech=speech, language=language,
                 source_language=prepared.transcript.language, title=self.job.title, crf=self.space.settings.crf))
             settings = self.space.settings
             inspection = self._step(work, takes, inspect, InspectRequest(
@@ -155,10 +184,11 @@ class Pipeline:
                 recognizer=self.space.engine("recognizer") if settings.check_speech else None,
                 loudness_lufs=settings.loudness_lufs, true_peak_dbtp=settings.true_peak_dbtp))
             if not self._planning:
-                self._note_language(work, language, speech, planned)
+                self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
-                                  mix=mixed, speech=speech, plan=planned, inspection=inspection, source=prepared.source)
-            return Localized(deliverable, mixed, speech, planned, inspection)
+                                  mix=mixed, speech=speech, plan=planned.plan, inspection=inspection,
+                                  source=prepared.source)
+            return Localized(deliverable, mixed, speech, planned.plan, inspection)
 
     def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:
         """The other product: the original picture with every dub as an alternate."""
@@ -211,27 +241,10 @@ class Pipeline:
             profile=self.job.profile or settings.profile, prompt=settings.prompt,
             seed=settings.seed + takes.get("generate", 0)))
 
-    def _generate(self, work: Work, takes: dict[str, int], planned: Plan) -> Clips:
-        requests = tuple(shot.request for shot in planned.shots if shot.request)
-        with self._sharded(work, planned, requests):
-            return self._step(work, takes, generate, GenerateRequest(requests=requests))
-
-    @contextmanager
-    def _sharded(self, work: Work, planned: Plan, requests: tuple[ShotRequest, ...]) -> Iterator[None]:
-        """Note the shards of missing shots, and how they ended; here this process itself works them off, in order."""
-        missing = set() if self._planning else {r.shot for r in requests if find(work, generate_shot, r) is None}
-        rows = [t.ShardRow(id=shard.id, run_id=work.run_id, episode=shard.episode, language=shard.language,
-                           shots=[r.shot for r in shard.requests], state="running", updated=datetime.now(UTC))
-                for shard in shards(planned, episode=work.episode, language=work.language, missing=missing)]
-        state = "failed"
-        work.ledger.save(rows)
-        try:
-            yield
-            state = "done"
-        finally:
-            for row in rows:
-                row.state, row.updated = state, datetime.now(UTC)
-            work.ledger.save(rows)
+    def _generate(self, work: Work, takes: dict[str, int], planned: Planned) -> Clips:
+        making = self.pool.making(work, planned.requests) if self.pool and not self._planning else nullcontext()
+        with making:
+            return self._step(work, takes, generate, GenerateRequest(requests=planned.requests))
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 
@@ -250,16 +263,16 @@ class Pipeline:
             t.LineRow(episode=self.job.id, language="", line=line.id, speaker=line.speaker, text=line.text,
                       start=line.start, end=line.end, report={}) for line in transcript.lines])
 
-    def _note_language(self, work: Work, language: str, speech: Speech, planned: Plan) -> None:
+    def _note_language(self, work: Work, language: str, planned: Planned) -> None:
         work.ledger.replace_lines(self.job.id, language, [
             t.LineRow(episode=self.job.id, language=language, line=line.id, speaker=line.speaker, text=line.text,
                       start=line.start, end=line.start + line.length, report=line.model_dump(mode="json"))
-            for line in speech.lines])
+            for line in planned.speech.lines])
         work.ledger.replace_shots(self.job.id, language, [
             t.ShotRow(episode=self.job.id, language=language, shot=shot.shot, start=shot.start, end=shot.end,
                       kind=shot.kind, reason=shot.reason,
                       recipe=generate_shot.recipe(shot.request) if shot.request else None)
-            for shot in planned.shots])
+            for shot in planned.plan.shots])
 
 
 @contextmanager

@@ -5,27 +5,40 @@ Under Prefect the same functions are called from flows (`flows/catalog.py`); pla
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flows.jobs import Selected
 from flows.listener import Listener, Silence
 from flows.notify import announce
-from flows.pipeline import EpisodeJob, Localized, Pipeline, Prepared
+from flows.pipeline import EpisodeJob, Localized, Pipeline, Planned, Prepared
+from flows.pool import Pool, open_pool
 from flows.preflight import choices, preflight
 from flows.settings import Settings
 from flows.summary import summarize
 from flows.wiring import Workspace, environment, open_workspace
 from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
-from tasks.history import delivered_source, note_failures
+from tasks import shards
+from tasks.history import delivered_source, note_failures, run_state
 from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
 
+Stage = Literal["all", "plan", "finish"]
+"""Which part of an episode is done: with shots made elsewhere, all are planned before the first is finished."""
+TICK_S = 5.0
+"""Between two looks at the queue; runs with a short lease look more often."""
+LEAVING_S = 2.0
+"""How long a run that ends waits for the look at the queue in hand."""
+LOG = logging.getLogger("infinidub")
 COUNTS = ("steps_run", "steps_reused", "lines_run", "lines_reused", "shots_run", "shots_reused")
 
 
@@ -47,6 +60,7 @@ class Session:
 
     space: Workspace
     run_id: str
+    pool: Pool
     listener: Listener = field(default_factory=Silence)
     debug: bool = False
     """Errors are raised instead of noted."""
@@ -57,6 +71,8 @@ class Session:
     """What was found missing; None: nobody has looked yet."""
     jobs: dict[str, EpisodeJob] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
+    planned: dict[tuple[str, str], Planned] = field(default_factory=dict)
+    """Languages whose shots are asked for, and that are not finished yet."""
     localized: dict[tuple[str, str], Localized] = field(default_factory=dict)
     multi: dict[str, Path] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
@@ -173,21 +189,48 @@ class Session:
                 self.prepared[job.id] = Pipeline(self.space, job, self.observed(runner)).prepare(self.work(job.id))
         return self.prepared[job.id]
 
-    def localize(self, job: EpisodeJob, language: str, runner: Runner) -> Localized:
-        """One language."""
-        pipeline = Pipeline(self.space, job, self.observed(runner))
-        done = pipeline.localize(self.work(job.id, language), self.prepare(job, runner), language)
-        self.localized[job.id, language] = done
+    def localize(self, job: EpisodeJob, language: str, runner: Runner, stage: Stage = "all") -> Localized | None:
+        """One language, or the part of it that `stage` names; None where that is its plan."""
+        key, prepared, work = (job.id, language), self.prepare(job, runner), self.work(job.id, language)
+        pipeline = Pipeline(self.space, job, self.observed(runner), pool=self.pool)
+        if key not in self.planned:
+            self.planned[key] = pipeline.plan_language(work, prepared, language)
+        if stage == "plan":
+            return None
+        done = pipeline.finish_language(work, prepared, self.planned.pop(key), language)
+        self.localized[key] = done
         return done
 
-    def episode(self, todo: Selected, runner: Runner, localize: Callable[[str], object]) -> None:
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How everything is gone through: once, or first planned and then finished."""
+        return ("plan", "finish") if self.pool.apart else ("all",)
+
+    def in_turn(self, todo: Sequence[Selected], stage: Stage) -> Iterator[Selected]:
+        """Episodes as they are due in a stage: in order, or as their shots are there."""
+        if stage != "finish":
+            yield from todo
+            return
+        due = {one.job.id: one for one in todo if not self._failed(one.job.id)}
+        while due:
+            with self.noting(""):
+                ready = self.pool.first({name: [(name, tag) for tag in one.languages] for name, one in due.items()})
+            yield due.pop(ready)
+
+    def episode(self, todo: Selected, runner: Runner, localize: Callable[[str], object], stage: Stage = "all") -> None:
         """One episode: what the languages share, each missing language through `localize`, then the multi product."""
         with self.noting(todo.job.id):
             self.prepare(todo.job, runner)
             for language in todo.languages:
+                if stage == "finish" and self._failed(todo.job.id, language):
+                    continue
                 with self.noting(todo.job.id, language):
                     localize(language)
-            self._multi(todo.job, self.observed(runner), self.counts)
+            if stage != "plan":
+                self._multi(todo.job, self.observed(runner), self.counts)
+
+    def _failed(self, episode: str, language: str = "") -> bool:
+        return any((failure.episode, failure.language) == (episode, language) for failure in self.failures)
 
     def _multi(self, job: EpisodeJob, runner: Runner, counts: Counter[str]) -> bool:
         """The original picture with every dub, once all of at least two languages are there."""
@@ -274,8 +317,11 @@ def _count_lookup(work: Work, what: Step[Q, R], request: Q) -> R:
 
 @contextmanager
 def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, listener: Listener | None = None,
-            debug: bool = False) -> Iterator[Session]:
+            debug: bool = False, space: Workspace | None = None) -> Iterator[Session]:
     """Open workspace and run row; close the row as done, failed or cancelled.
+
+    While it is open, a thread says that the run is alive and keeps the queue of shards moving. A run that is told to
+    stop takes its shards along; one that fails leaves them, for the next to find their shots made.
 
     Args:
         settings: As loaded.
@@ -283,23 +329,69 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
         parameters: Plain JSON, without secrets; `redo` and `retry` read it back.
         listener: Is told how it gets on.
         debug: Errors are raised instead of noted.
+        space: Opened with the same store and database already.
     """
-    space = open_workspace(settings)
-    run_id = space.ledger.begin_run(command, parameters, environment())
+    space = space or open_workspace(settings)
+    catalog, given = str(parameters.get("catalog") or ""), dict(parameters.get("settings") or {})
+    if settings.store:  # what is kept elsewhere is found from any machine; these folders are each machine's own
+        given = {name: value for name, value in given.items() if name not in {"out", "state"}}
+    pool = open_pool(replace(space, settings=settings), catalog=catalog, config=parameters.get("config") or "",
+                     given=given)
+    shards.reap_runs(space.ledger)
+    run_id = space.ledger.begin_run(command, parameters, environment(), catalog=catalog, lease_s=settings.lease_s)
     state = "cancelled"
-    one = Session(space, run_id, listener or Silence(), debug)
+    one = Session(space, run_id, pool, listener or Silence(), debug)
     try:
-        yield one
+        with _alive(one):
+            yield one
         state = "failed" if one.failures else "done"
     except Exception:
         state = "failed"
         raise
     finally:
+        if state == "cancelled":
+            pool.cancel(run_id)
         note_failures(space.ledger, run_id, [(failure.episode, failure.language) for failure in one.failures])
         space.ledger.end_run(run_id, state)
         if one.failures:
             one.unheard = announce(settings, "run-failed", [vars(failure) for failure in one.failures], run=run_id,
                                    command=command, catalog=parameters.get("catalog", ""))
+
+
+@contextmanager
+def _alive(one: Session) -> Iterator[None]:
+    """Renew the run's lease and tend the queue while the block lasts; interrupt it where the run was cancelled."""
+    left, lease_s = threading.Event(), one.space.settings.lease_s
+
+    def keep() -> None:
+        told = ""
+        while not left.wait(min(lease_s / 6, TICK_S)):
+            try:
+                if not one.space.ledger.keep_run(one.run_id, lease_s) and run_state(one.space.ledger,
+                                                                                    one.run_id) == "cancelled":
+                    if not left.is_set():
+                        interrupt()
+                    return
+                one.pool.tick()
+                told = ""
+            except Exception as error:  # the run itself will meet what lasts
+                if str(error) != told:
+                    LOG.warning("the queue of shards is not tended now: %s", error)
+                told = str(error)
+
+    thread = threading.Thread(target=keep, name="alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join(LEAVING_S)
+
+
+def interrupt() -> None:
+    """Stop the main thread, also out of a blocking call, as if somebody had asked this process to stop."""
+    heard = callable(signal.getsignal(signal.SIGTERM))
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM if heard else signal.SIGINT)
 
 
 def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source: bool = False) -> list[Selected]:
@@ -324,5 +416,6 @@ def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source:
 
 def run_plainly(run: Session, todo: Sequence[Selected]) -> None:
     """Do what is missing, without Prefect."""
-    for one in todo:
-        run.episode(one, perform, lambda language, job=one.job: run.localize(job, language, perform))  # type: ignore[misc]
+    for stage in run.stages:
+        for one in run.in_turn(todo, stage):
+            run.episode(one, perform, partial(run.localize, one.job, runner=perform, stage=stage), stage)

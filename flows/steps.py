@@ -6,6 +6,8 @@ from models.errors import InputError
 
 SHARED = ("ingest", "shots", "transcribe", "speakers")
 PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
+BEFORE_PICTURE = PER_LANGUAGE.index("generate")
+"""How many steps of a language come before its picture."""
 STEPS = (*SHARED, *PER_LANGUAGE, "publish")
 STAND_INS = {"transcript": "transcribe", "dialogue": "synthesize"}
 """Steps that take the place of another when a studio brings its own files."""

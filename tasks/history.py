@@ -49,6 +49,19 @@ def last_run(ledger: Ledger, *, episode: str = "", catalog: str = "") -> dict[st
     return None
 
 
+def live_runs(ledger: Ledger) -> dict[str, str]:
+    """Runs that go on, newest first: id → flow run or ''; not those of processes that work off shards."""
+    query = sa.select(t.Run.id, t.Run.flow_run).where(t.Run.state == "running", t.Run.command != "shard")
+    with ledger.session() as session:
+        return {run: flow or "" for run, flow in session.execute(query.order_by(t.Run.started.desc())).tuples()}
+
+
+def run_state(ledger: Ledger, run_id: str) -> str:
+    """running, done, failed or cancelled; '' for a run that is not known."""
+    with ledger.session() as session:
+        return session.scalar(sa.select(t.Run.state).where(t.Run.id == run_id)) or ""
+
+
 def note_flow_run(ledger: Ledger, run_id: str, flow_run: str) -> None:
     """Tie a run to the Prefect flow run that it is seen as; the first one told of counts."""
     with ledger.session() as session:

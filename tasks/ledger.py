@@ -267,6 +267,24 @@ class Ledger:
             return {row.recipe: Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type)
                     for some in batches(recipes) for row in session.execute(query.where(t.Result.recipe.in_(some)))}
 
+    def note_artifact(self, artifact: Artifact) -> None:
+        """Note a file in the store that is no result: whoever knows its hash can get it, and no sweep removes it."""
+        with self.session() as session:
+            self._insert_or_ignore(session, t.ArtifactRow, sha256=artifact.sha256, size=artifact.size,
+                                   media_type=artifact.media_type, created=_now())
+
+    def artifact(self, digest: str) -> Artifact:
+        """What is known of a file in the store.
+
+        Raises:
+            InfrastructureError: Nothing.
+        """
+        with self.session() as session:
+            row = session.get(t.ArtifactRow, digest)
+        if row is None:
+            raise InfrastructureError(f"artifact {digest[:12]}… is not known", where="database")
+        return Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type)
+
     def forget(self, recipe: str, artifact: Artifact) -> None:
         """Drop a result whose files are gone, so that it is computed anew; not the one that another put there since."""
         lost = sa.and_(t.Result.recipe == recipe, t.Result.artifact == artifact.sha256)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -160,6 +159,6 @@ def series(folder: Path, episodes: int | list[dict[str, Any]] = 1, **fields: Any
 
 if __name__ == "__main__":
     install()
-    from flows.cli import run_command
+    from flows.cli import main
 
-    sys.exit(run_command(sys.argv[1:]))
+    main()

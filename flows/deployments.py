@@ -1,0 +1,107 @@
+"""Shards as flow runs of the deployment `shard/gpu`, one for each attempt. Prefect starts, shows and cancels them.
+
+Only the synchronous client is used: it works in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelling
+
+from flows.options import refuse_secrets
+from models.errors import InfrastructureError, InputError
+from models.pool import Waiting
+
+SHARD = "shard/gpu"
+PAGE = 200
+"""Flow runs that Prefect's server names in one answer."""
+
+
+class Deployments:
+    """A `flows.pool.Submitter` on Prefect."""
+
+    def __init__(self) -> None:
+        """Needs a server that others can reach.
+
+        Raises:
+            InputError: None is known.
+        """
+        if not PREFECT_API_URL.value():
+            raise InputError("shards are to be dispatched, and no Prefect server is known", where="PREFECT_API_URL",
+                             hint="Set it, start one with `infinidub serve`, or set dispatch = \"here\"")
+
+    def submit(self, waiting: Sequence[Waiting], config: str,
+               settings: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+        """A flow run for each; Prefect hands back the one that is there already where the same is asked for twice."""
+        refuse_secrets(settings)
+        started: dict[tuple[str, int], str] = {}
+        with _prefect() as client:
+            try:
+                deployment = client.read_deployment_by_name(SHARD)
+            except ObjectNotFound:
+                raise InputError(f"Prefect knows no deployment {SHARD}", where="PREFECT_API_URL",
+                                 hint="Register it with: infinidub deploy") from None
+            for one in waiting:
+                try:
+                    run = client.create_flow_run_from_deployment(
+                        deployment.id, idempotency_key=f"{one.shard}-{one.attempt}",
+                        name=f"{one.episode}·{one.language} {one.shard} {one.attempt}",
+                        parameters={"shard_id": one.shard, "attempt": one.attempt, "config": config,
+                                    "settings": dict(settings)})
+                except (httpx.HTTPError, PrefectException):
+                    if not started:
+                        raise
+                    break  # what was started must be noted
+                started[one.shard, one.attempt] = str(run.id)
+        return started
+
+    def cancel(self, names: Collection[str]) -> None:
+        """A run that was not started yet is cancelled at once, another's process gets SIGTERM."""
+        with _prefect() as client:
+            for run in _unfinished(client, names):
+                with suppress(ObjectNotFound):
+                    client.set_flow_run_state(run.id, Cancelling())
+
+    def final(self, names: Collection[str]) -> set[str]:
+        """Also those that Prefect does not know (any more)."""
+        with _prefect() as client:
+            return set(names) - {str(run.id) for run in _unfinished(client, names)}
+
+
+@contextmanager
+def _prefect() -> Iterator[SyncPrefectClient]:
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.HTTPError, PrefectException) as error:
+        raise InfrastructureError(f"Prefect's server failed ({type(error).__name__})", where="PREFECT_API_URL",
+                                  hint="Is it up?") from error
+
+
+def _unfinished(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[FlowRun]:
+    left = iter(sorted(set(names)))
+    while page := list(islice(left, PAGE)):
+        ids = [identity for name in page if (identity := _uuid(name))]
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=PAGE) \
+                if ids else ():
+            if run.state is None or not run.state.is_final():
+                yield run
+
+
+def _uuid(name: str) -> UUID | None:
+    """None: the name of a Job, from when shards were started otherwise."""
+    try:
+        return UUID(name)
+    except ValueError:
+        return None

@@ -23,6 +23,8 @@ from flows.deploy import KINDS, job_templates
 from flows.indexed_job import IndexedJobs, indexed_job
 from models.errors import InputError
 from models.pool import Waiting
+from tests import fakes
+from tests.test_cluster import overlay
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "infra" / "kubernetes"
@@ -109,6 +111,25 @@ def test_overlays_are_put_together_validly(overlay: str) -> None:
         for one in changed:
             kubernetes_validate.validate(one, version, strict=True)
     assert all(one["metadata"].get("namespace", "infinidub") == "infinidub" for one in built(overlay))
+
+
+def test_the_overlay_of_the_cluster_test_is_valid(tmp_path: Path) -> None:
+    here, catalogs = tmp_path / "overlay", tmp_path / "catalogs"
+    here.mkdir()
+    catalog = fakes.series(catalogs)
+    overlay(here, "infinidub-trial", "http://127.0.0.1:9", None, catalog.parent)
+    everything = built(str(here))
+    for one in everything:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+    assert {one["metadata"].get("namespace") for one in everything} <= {"infinidub-trial", None}
+    assert not [one for one in everything if one["kind"] == "PersistentVolumeClaim"]
+    assert set(job_templates(here)) == set(KINDS)
+    jobs = [rendered(kind, folder=here) for kind in KINDS]
+    for one in jobs:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+        assert one["metadata"]["namespace"] == "infinidub-trial"
+    size = max(len(json.dumps(one)) for one in everything)
+    assert size < 1_048_576, "no API server takes a ConfigMap as large as that"
 
 
 def test_a_wrong_field_is_found() -> None:

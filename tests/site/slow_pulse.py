@@ -1,0 +1,17 @@
+"""The tests' generator with a rest after each chunk, so that there is time to disturb it; its pictures are the same."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from models.ports import Chunk, ShotInput
+from tests.pulse import Pulse
+
+
+class SlowPulse(Pulse):
+    def generate(self, shot: ShotInput, state: bytes | None, start_chunk: int) -> Iterator[Chunk]:
+        for chunk in super().generate(shot, state, start_chunk):
+            yield chunk
+            time.sleep(float(os.environ.get("TEST_CHUNK_S", "0")))

@@ -88,7 +88,7 @@ def found_lora(text: str, settings: Settings) -> Lora:
     if not found:
         raise InputError(f"{text[:80]!r} is no FILE[:SCALE]", where="--lora", hint="Say e.g. mine.safetensors:0.8")
     path, scale = Path(found[1]).expanduser(), float(found[2] or 1)
-    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     if not path.exists() and found[1] in store.names():
         path = store.folder(found[1]) / "lora.safetensors"
     if not path.is_file():
@@ -176,6 +176,6 @@ def _stored(name: str, two: bool, settings: Settings) -> Files:
     if two and not name.endswith("-multi"):
         raise InputError("these weights do not tell two people apart", where=f"--weights {name}",
                          hint=f"Take {name}-multi")
-    store = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     store.need([*ENTRIES[name], COMPANIONS, WAV2VEC])
     return stored_files(name, store.folder)

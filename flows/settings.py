@@ -167,6 +167,11 @@ class Settings(BaseSettings):
         """The name of the engine to use for a port; of the generator, where no job names one."""
         return choose(self).name if port == "generator" else self.engines[port]
 
+    @property
+    def stamps(self) -> Path | None:
+        """Where to note which weights were verified; None: beside them."""
+        return self.state / "verified" if self.weights_read_only else None
+
     def secret(self, name: str) -> str:
         """A secret's value, '' if it was not given; names are lower case."""
         value = self.secrets.get(name.lower())

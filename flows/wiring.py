@@ -105,7 +105,7 @@ def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
     except OSError as error:
         raise disk_error(error, settings.state) from error
     enter(settings.state)
-    weights = WeightStore(settings.weights, mirror=settings.weights_mirror)
+    weights = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
 
     def home(port: str, name: str) -> EngineHome:
         options = settings.options.get(name, {})

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,7 +34,8 @@ Report = Callable[[str, float], None]
 class WeightStore:
     """The weights of this machine."""
 
-    def __init__(self, root: Path, *, mirror: str = "", lock: Path = LOCK, hub: str = "") -> None:
+    def __init__(self, root: Path, *, mirror: str = "", lock: Path = LOCK, hub: str = "",
+                 stamps: Path | None = None) -> None:
         """Keep weights under `root`.
 
         Args:
@@ -41,8 +43,10 @@ class WeightStore:
             mirror: `file:…/` or `s3:…/` under which NAME/FILE lie ready made; used instead of the lock's origins.
             lock: The lock file.
             hub: Address of the hub that `hf:` means; '' for huggingface_hub's own choice (HF_ENDPOINT).
+            stamps: Folder to note in what was verified, where `root` is a volume that cannot be written to; None notes
+                it beside the weights.
         """
-        self.root, self.mirror, self.hub = root, mirror, hub
+        self.root, self.mirror, self.hub, self.stamps = root, mirror, hub, stamps
         self._entries, self.groups = read_lock(lock)
 
     def names(self) -> tuple[str, ...]:
@@ -124,9 +128,17 @@ class WeightStore:
         entry, folder = self.entry(name), self.root / name
         if not self.present(name):
             raise self._absent(name)
-        if _stamp(folder, entry) != _read_stamp(folder):
+        if _stamp(folder, entry) not in map(_read_stamp, self._stamps(name)):
             self.verify(name)
         return folder
+
+    def _stamps(self, name: str) -> list[Path]:
+        """Where it is noted that `name` was verified: by whoever filled the folder, and by this machine."""
+        beside = self.root / name / STAMP
+        if self.stamps is None:
+            return [beside]
+        folder = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:16]
+        return [beside, self.stamps / folder / f"{name}.json"]
 
     def _absent(self, name: str) -> SetupError:
         return SetupError("the weights are not on this machine", where=name,
@@ -144,10 +156,12 @@ class WeightStore:
         self.hashes(name)
         for file, locked in entry.files.items():
             if _size(folder / file) != locked.size or _hash(folder / file) != locked.sha256:
-                (folder / STAMP).unlink(missing_ok=True)
+                for stamp in self._stamps(name):
+                    with suppress(OSError):  # on a volume that cannot be written to
+                        stamp.unlink(missing_ok=True)
                 raise SetupError("is missing or differs from what was locked", where=str(folder / file),
                                  hint=f"Get it again with: infinidub models pull {name}")
-        _write_stamp(folder, entry)
+        _write_stamp(self._stamps(name)[-1], _stamp(folder, entry))
 
     def pull(self, name: str, report: Report = lambda _what, _done: None) -> Path:
         """Download `name` unless it is here already; goes on where an interrupted pull stopped.
@@ -163,7 +177,9 @@ class WeightStore:
             InfrastructureError: A download failed; repeat later.
             SetupError: What came is not what was locked, or a program to download with is missing.
         """
-        self.entry(name)
+        if self.present(name):  # then no lock is needed, which a volume may have no place for
+            with suppress(SetupError):
+                return self.folder(name)
         with _disk(self.root), _alone(self.root, name):
             try:
                 return self.folder(name)
@@ -178,7 +194,7 @@ class WeightStore:
             shutil.rmtree(self.root / name, ignore_errors=True)
             (partial / "files").replace(self.root / name)
             shutil.rmtree(partial)
-            _write_stamp(self.root / name, entry)
+            _write_stamp(self._stamps(name)[-1], _stamp(self.root / name, entry))
             report(f"{name}: done", 1.0)
         return self.folder(name)
 
@@ -303,16 +319,22 @@ def _stamp(folder: Path, entry: Entry) -> dict[str, Any]:
             for file, locked in entry.files.items()}
 
 
-def _read_stamp(folder: Path) -> Any:
+def _read_stamp(path: Path) -> Any:
     try:
-        return json.loads((folder / STAMP).read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
 
 
-def _write_stamp(folder: Path, entry: Entry) -> None:
-    with suppress(OSError):  # a read-only folder, as in an image, is hashed at every start
-        (folder / STAMP).write_text(json.dumps(_stamp(folder, entry)))
+def _write_stamp(path: Path, stamp: dict[str, Any]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):  # where nothing can be written, as in an image, weights are hashed at every start
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(json.dumps(stamp))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import models.weights
 from models.errors import InfrastructureError, InputError, SetupError, StorageFullError
 from models.lockfile import LOCK, read_lock
 from models.weights import STAMP, WeightStore
@@ -143,6 +144,36 @@ def test_read_only_folder_works_without_a_stamp(tmp_path: Path, two_parts: Path)
     stamp.unlink()
     stamp.mkdir()
     assert store.folder("toy") == tmp_path / "weights/toy"
+
+
+def test_a_volume_that_cannot_be_written_to_is_hashed_once(tmp_path: Path, two_parts: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, state = tmp_path / "weights", tmp_path / "state" / "verified"
+    (WeightStore(volume, lock=two_parts).pull("toy") / STAMP).unlink()
+    (volume / ".toy.lock").unlink()
+    before, hashed = tree(volume), []
+    whole = models.weights._hash
+    monkeypatch.setattr(models.weights, "_hash", lambda path: hashed.append(path.name) or whole(path))
+    for _ in range(3):
+        WeightStore(volume, lock=two_parts, stamps=state).folder("toy")
+        WeightStore(volume, lock=two_parts, stamps=state).pull("toy")
+    assert sorted(hashed) == ["config.json", "model.bin"]
+    assert tree(volume) == before
+
+    model = volume / "toy/deep/model.bin"
+    model.write_bytes(model.read_bytes()[::-1])
+    os.utime(model, (0, 0))
+    for _ in range(2):
+        with pytest.raises(SetupError, match="differs from what was locked"):
+            WeightStore(volume, lock=two_parts, stamps=state).folder("toy")
+
+
+def test_what_was_verified_by_whoever_filled_the_volume_is_not_hashed_again(
+        tmp_path: Path, two_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WeightStore(tmp_path / "weights", lock=two_parts).pull("toy")
+    monkeypatch.setattr(models.weights, "_hash", lambda path: pytest.fail(f"hashed {path} again"))
+    WeightStore(tmp_path / "weights", lock=two_parts, stamps=tmp_path / "state").folder("toy")
+    assert not (tmp_path / "state").exists()
 
 
 def test_interrupted_pull_goes_on(tmp_path: Path, two_parts: Path) -> None:

@@ -2,17 +2,23 @@
 
 Each picture is the source's, tinted by what is heard at its instant, under noise that depends on the seed and on every
 picture made before it in the shot. It stands in for a real generator wherever only its manners matter.
+
+Processes of their own are told by their environment what to do: PULSE_WAITS_AT=N blocks before chunk N is handed over,
+PULSE_FAILS=SHOT makes nonsense of a shot with every seed, PULSE_FULL=1 finds no memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
 from models.engines.options import Adapter
+from models.errors import CapacityError, EngineError
 from models.ports import Chunk, ChunkGeometry, EngineHome, Image, ShotInput
 from models.records import EngineRef, Placement, ShotRequest
 from models.timebase import generation_divisor
@@ -27,6 +33,10 @@ class Pulse(Adapter):
 
     def __init__(self, ref: EngineRef = REF, home: EngineHome | None = None) -> None:
         self.chunks_made = 0
+
+    def check_memory(self) -> None:
+        if os.environ.get("PULSE_FULL"):
+            raise CapacityError("something else runs on this GPU")
 
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
         left, top, right, bottom = 0, 0, request.width, request.height
@@ -46,6 +56,10 @@ class Pulse(Adapter):
             for i in range(first, first + (self.geometry.frames if index == 0 else step)):
                 frames.append(self._picture(shot, i, memory))
                 memory = hashlib.sha256(memory + frames[-1].tobytes()).digest()
+            if os.environ.get("PULSE_WAITS_AT") == str(index):
+                time.sleep(600)
+            if os.environ.get("PULSE_FAILS") == shot.request.shot:
+                raise EngineError("the weights hold NaN")
             self.chunks_made += 1
             yield Chunk(index=index, frames=np.stack(frames), state=memory)
 

@@ -163,7 +163,7 @@ def overlay(here: Path, namespace: str, endpoint: str, shared: Path | None, cata
     settings = {
         "INFINIDUB_STORE": f"s3://infinidub/{namespace}", "INFINIDUB_STORE_ENDPOINT": endpoint,
         "INFINIDUB_ENGINES": json.dumps({"generator": "pulse"}), "INFINIDUB_LEASE_S": "12",
-        "INFINIDUB_MULTI": "false", "PREFECT_API_URL": PREFECT, "TEST_FAKES": "1", "TEST_CHUNK_S": "1",
+        "INFINIDUB_MULTI": "false", "PREFECT_API_URL": PREFECT, "TEST_FAKES": "1", "TEST_CHUNK_S": "2",
         "PYTHONPATH": str(ROOT / "tests" / "site") if shared else "/tests/tests/site"}
     if shared:
         settings |= {f"INFINIDUB_{name.upper()}": str(shared / name) for name in ("out", "state", "weights")}

@@ -1,4 +1,4 @@
-"""PlanRequest → Plan: which shots are generated, what each of them hears and sees; and shards of those still missing.
+"""PlanRequest → Plan: which shots are generated, and what each of them hears and sees.
 
 Pure: records in, records out. A shot's request holds nothing but what is heard and seen in that shot, so that a changed
 line changes the requests of the shots it is heard in, and no other.
@@ -6,19 +6,18 @@ line changes the requests of the shots it is heard in, and no other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
 from models.errors import InputError
-from models.recipe import canonical, sha256, shot_seed
+from models.recipe import shot_seed
 from models.records import (
     EngineRef,
     HeardLine,
     Plan,
     PlannedShot,
     Request,
-    Shard,
     Shot,
     ShotRequest,
     Shots,
@@ -106,44 +105,3 @@ def plan(work: Work, request: PlanRequest) -> Plan:
                          hint="Find the shots of this source anew: infinidub redo EPISODE --from shots")
     return Plan(language=request.speech.language, frames=source.frames, rate=source.rate,
                 shots=tuple(_planned(request, shot) for shot in request.shots.shots))
-
-
-def shards(plan: Plan, *, episode: str, language: str, missing: Set[str], seconds_per_frame: float = 1.0,
-           startup_seconds: float = 90.0, share: float = 0.05) -> tuple[Shard, ...]:
-    """Pack missing shots, in the order of the episode, into jobs that are long enough for their start-up.
-
-    Args:
-        plan: The plan whose shots are missing.
-        episode: Named in each shard.
-        language: BCP-47, named in each shard.
-        missing: Ids of the shots to pack.
-        seconds_per_frame: Of generation, on the pool's machines.
-        startup_seconds: From a job's start to its first frame.
-        share: Largest part of a shard's time that start-up may take, 0 < share < 1. Only where all that is missing
-            is too little for one such job does the one shard made of it exceed the share.
-
-    Raises:
-        InputError: A missing shot is not one that the plan generates.
-    """
-    requests = [s.request for s in plan.shots if s.request and s.shot in missing]
-    unknown = sorted(missing - {r.shot for r in requests})
-    if unknown:
-        raise InputError(f"the plan does not generate {', '.join(unknown)}", where=episode)
-    least = startup_seconds * (1 - share) / share
-    packs: list[list[ShotRequest]] = []
-    filled = least
-    for request in requests:
-        if filled >= least:
-            packs.append([])
-            filled = 0.0
-        packs[-1].append(request)
-        filled += request.generated_frames * seconds_per_frame
-    if len(packs) > 1 and filled < least:
-        packs[-2:] = [packs[-2] + packs[-1]]
-    return tuple(_shard(episode, language, pack) for pack in packs)
-
-
-def _shard(episode: str, language: str, requests: Sequence[ShotRequest]) -> Shard:
-    content = {"episode": episode, "language": language, "requests": [r.model_dump(mode="json") for r in requests]}
-    return Shard(id=f"shard-{sha256(canonical(content))[:20]}", episode=episode, language=language,
-                 requests=tuple(requests))

@@ -1,4 +1,4 @@
-"""Which shots are generated, what they hear, how missing ones are packed into shards, and shards read from files."""
+"""Which shots are generated, what they hear, and shards read from files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from models.recipe import sha256, shot_seed
 from models.records import Artifact, EngineRef, FaceTrack, Plan, Shard, Shot, Shots, Source, Speech, SpokenLine
 from models.timebase import frame_to_ticks
 from tasks.generate import generate_shot, load_shard
-from tasks.plan import PlanRequest, plan, shards
+from tasks.pack import pack
+from tasks.plan import PlanRequest, plan
 
 FACE = FaceTrack(id=0, boxes=((0, 10, 10, 20, 20),))
 
@@ -167,61 +168,15 @@ def test_a_longer_episode_leaves_the_shots_that_were_there_alone(request: PlanRe
     assert [s.request for s in before] == [s.request for s in after[:len(before)]]
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    return planned(draw(episodes()))
-
-
-POSITIVE = st.floats(0.001, 1000, allow_nan=False)
-
-
-@given(plans(), st.data(), POSITIVE, POSITIVE, st.floats(0.01, 0.9))
-def test_shards_hold_every_missing_shot_once_in_order_and_are_worth_their_start(
-        made: Plan, data: st.DataObject, per_frame: float, startup: float, share: float) -> None:
-    generated = [s.shot for s in made.shots if s.request]
-    missing = data.draw(st.sets(st.sampled_from(generated))) if generated else set()
-    options = {"episode": "s/e", "language": "es", "missing": missing, "seconds_per_frame": per_frame,
-               "startup_seconds": startup, "share": share}
-    packed = shards(made, **options)
-    assert [r.shot for shard in packed for r in shard.requests] == [s for s in generated if s in missing]
-    assert packed == shards(made, **options)
-    assert len({shard.id for shard in packed}) == len(packed)
-    if len(packed) > 1:
-        for shard in packed:
-            work = sum(r.generated_frames for r in shard.requests) * per_frame
-            assert startup <= share * (startup + work) * (1 + 1e-9)
-
-
-def test_a_shards_name_tells_its_content() -> None:
-    lines = [spoken(1, 0, tick(150))]
-    made = planned(request_for([50, 50, 50], {0, 1, 2}, lines))
-    (one,) = shards(made, episode="s/e", language="es", missing={"S0001", "S0002"})
-    (other,) = shards(made, episode="s/e", language="es", missing={"S0001", "S0003"})
-    (french,) = shards(made, episode="s/e", language="fr", missing={"S0001", "S0002"})
-    assert len({one.id, other.id, french.id}) == 3
-
-
-def test_a_shot_that_is_not_generated_cannot_be_missing() -> None:
-    made = planned(request_for([50], set(), []))
-    with pytest.raises(InputError, match="the plan does not generate S0001"):
-        shards(made, episode="s/e", language="es", missing={"S0001"})
-
-
-def test_a_short_start_makes_many_shards_and_a_long_one_few() -> None:
-    made = planned(request_for([50] * 6, set(range(6)), [spoken(1, 0, tick(300))]))
-    every = {s.shot for s in made.shots}
-    counts = [len(shards(made, episode="e", language="es", missing=every, seconds_per_frame=1.0, startup_seconds=s))
-              for s in (0.0, 5.0, 1000.0)]
-    assert counts == [6, 3, 1]
-
-
 # -- SHARD.json -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def shard() -> Shard:
     made = planned(request_for([50, 50], {0, 1}, [spoken(1, 0, tick(100))], rate="30000/1001"))
-    return shards(made, episode="s/e", language="es", missing={"S0001", "S0002"})[0]
+    requests = [shot.request for shot in made.shots if shot.request]
+    (one,) = pack(requests, [1.0, 1.0], [generate_shot.recipe(shot) for shot in requests], episode="s/e", language="es")
+    return one.shard
 
 
 def test_a_shard_file_is_read_back(tmp_path: Path, shard: Shard) -> None:

@@ -174,6 +174,19 @@ def test_after_it_is_reaped_a_process_is_told_that_it_lost_and_what_it_cost_is_k
     assert (line(ledger).state, line(ledger).error_class, line(ledger).gpu_seconds) == ("queued", LOST, 9)
 
 
+def test_who_lost_a_shard_cannot_end_the_work_of_the_next(ledger):
+    lost = running(ledger, lease_s=OVER)
+    shards.reap(ledger)
+    with ledger.session() as session:
+        session.execute(sa.update(t.ShardRow).values(not_before=0))
+    dispatch(ledger)
+    held = claim(ledger, "a", 2)
+    assert not shards.heartbeat(ledger, lost, beat(1))
+    assert not shards.finish(ledger, lost, beat(1), {})
+    assert give_back(ledger, lost) is None
+    assert shards.finish(ledger, held, beat(1), {})
+
+
 def test_what_failed_with_two_seeds_is_left_alone_until_somebody_asks_for_it(ledger):
     enqueue(ledger, packed("a", ["S0001", "S0002"]))
     dispatch(ledger)
@@ -359,8 +372,8 @@ def test_costs_are_told_by_episode_language_and_pool_and_by_the_run_they_were_fo
     assert shards.spent(ledger, since=datetime.now(UTC) - timedelta(hours=1)) == shards.spent(ledger)
 
 
-SHOTS = tuple(f"S{n:04d}" for n in range(6))
-PACKS = {"one": SHOTS[:2], "two": SHOTS[2:4], "three": SHOTS[4:], "all": SHOTS, "odd": SHOTS[1::2]}
+SHOTS = tuple(f"S{n:04d}" for n in range(4))
+PACKS = {"one": SHOTS[:2], "two": SHOTS[2:], "odd": SHOTS[1::2]}
 LEASES, ENDED = some.sampled_from([OVER, HELD, HELD]), ("done", "failed", "cancelled")
 
 
@@ -385,7 +398,7 @@ class Queue(RuleBasedStateMachine):
             self.leases.append(lease)
 
     def _lease(self, which: int) -> Lease | None:
-        return self.leases[which % len(self.leases)] if self.leases else None
+        return self.leases[-1 - which % len(self.leases)] if self.leases else None
 
     def _beat(self, chunks: int) -> Beat:
         self.clock += 1
@@ -411,13 +424,13 @@ class Queue(RuleBasedStateMachine):
     def claim_next(self, lease_s: float) -> None:
         self._given(claim_next(self.ledger, lease_s=lease_s))
 
-    @rule(which=some.integers(0, 20), chunks=some.integers(0, 1))
+    @rule(which=some.integers(0, 3), chunks=some.integers(0, 1))
     def heartbeat(self, which: int, chunks: int) -> None:
         lease = self._lease(which)
         if lease and shards.heartbeat(self.ledger, lease, self._beat(chunks)):
             assert lease.attempt == self.newest[lease.shard]
 
-    @rule(which=some.integers(0, 20), fails=some.booleans())
+    @rule(which=some.integers(0, 3), fails=some.booleans())
     def finish(self, which: int, fails: bool) -> None:
         lease = self._lease(which)
         failed = {recipe_of(PACKS[lease.shard][0]): ("EngineError", "no", False)} if lease and fails else {}
@@ -425,7 +438,7 @@ class Queue(RuleBasedStateMachine):
             assert lease.attempt == self.newest[lease.shard]
             assert line(self.ledger, lease.shard).state == ("failed" if fails else "done")
 
-    @rule(which=some.integers(0, 20), why=some.sampled_from([EVICTED, "InfrastructureError"]))
+    @rule(which=some.integers(0, 3), why=some.sampled_from([EVICTED, "InfrastructureError"]))
     def give_back(self, which: int, why: str) -> None:
         lease = self._lease(which)
         state = lease and give_back(self.ledger, lease, self._beat(0), why)
@@ -469,5 +482,5 @@ class Queue(RuleBasedStateMachine):
 
 def test_no_order_of_moves_breaks_the_queue():
     machine = type("OnSqlite", (Queue,), {"ledger": Ledger("sqlite://")})
-    machine.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+    machine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None, derandomize=True)
     machine.TestCase("runTest").runTest()

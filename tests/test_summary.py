@@ -22,7 +22,7 @@ from flows.wiring import open_workspace
 from models import tables as t
 from models.engines import ENGINES
 from models.errors import SetupError
-from models.pool import ShardLine, Spent
+from models.pool import History, ShardLine, Spent
 from tasks.generate import load_shard
 from tasks.step import perform
 from tests import fakes
@@ -121,7 +121,8 @@ def test_the_report_for_people_is_short_and_holds_no_foreign_markup() -> None:
 # -- beforehand, and meanwhile ----------------------------------------------------------------------------------------
 
 
-def test_a_plan_says_gpu_seconds_and_their_price(ran: tuple[Path, Settings, Session, Session], tmp_path: Path) -> None:
+def test_a_plan_says_gpu_seconds_and_their_price(ran: tuple[Path, Settings, Session, Session], tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     catalog, settings, _, _ = ran
     other = settings.model_copy(update={"seed": 7})  # other pictures: planned anew, none is made
     with session(other, "run", {}) as run:
@@ -136,7 +137,9 @@ def test_a_plan_says_gpu_seconds_and_their_price(ran: tuple[Path, Settings, Sess
     pipeline._plan(work, {}, prepared, speech)
 
     (row, failing) = forecast(space, [one])
-    assert row["shots_to_run"] == 2
+    assert (row["shots_to_run"], row["gpu_basis"]) == (2, "measured")  # the catalog's first run has taught it
+    monkeypatch.setattr("flows.status.history", lambda _ledger, _engine: History())
+    (row, failing) = forecast(space, [one])
     assert (row["gpu_s"], row["gpu_basis"], row["gpu_cost"]) == (100.0, "guess", 1.0)  # 100 frames, $ 36 an hour
     assert failing["gpu_s"] is None
     (pooled, _) = forecast(open_workspace(pool), [one])

@@ -61,9 +61,10 @@ def collect(store: Store, ledger: Ledger, *, delete: bool, unused_days: int | No
             unused, results, loose = _loosen(ledger, files, unused_days, delete=delete)
             going[NEEDLESS] = [files[digest] for digest in sorted(loose)]
             if unused_days is not None:
-                going[f"files of results that were not used for {unused_days} days"] = [
+                days = f"{unused_days} day{'s' * (unused_days > 1)}"
+                going[f"files of results that were not used for {days}"] = [
                     files[digest] for digest in sorted(unused)]
-                removed = [Removed(f"results that were not used for {unused_days} days", results, 0)]
+                removed = [Removed(f"results that were not used for {days}", results, 0)]
         for kind, objects in going.items():
             if delete:
                 store.delete(one.key for one in objects)

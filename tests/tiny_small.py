@@ -13,6 +13,7 @@ from infinitetalk.config import TransformerConfig
 from infinitetalk.small.codec import Autoencoder, SmallCodec
 from infinitetalk.small.config import CodecConfig, SmallConfig, SpeechConfig
 from infinitetalk.small.speech import SpeechFeatures, SpeechNetwork
+from infinitetalk.small.transformer import SmallTransformer
 from infinitetalk.train.dit import Lessons, initialise, write
 from infinitetalk.train.latents import ClipEncoder, EncodedClip, TalkingClip
 from infinitetalk.transformer import Transformer
@@ -44,7 +45,7 @@ def speech(config: SmallConfig = TINY, seed: int = 0) -> SpeechFeatures:
 
 def transformer(config: SmallConfig = TINY, seed: int = 0, *, dull: bool = False) -> Transformer:
     """Random; `dull` as training begins, else with a head that says something."""
-    network = initialise(Transformer(config.transformer), seed)
+    network = initialise(SmallTransformer(config.transformer), seed)
     if not dull:
         torch.nn.init.normal_(network.head.head.weight, std=0.1)
     return network

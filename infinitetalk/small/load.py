@@ -16,10 +16,10 @@ from infinitetalk.networks import Networks
 from infinitetalk.sampling import Sampling
 from infinitetalk.small import codec, speech
 from infinitetalk.small.config import SmallConfig
+from infinitetalk.small.transformer import SmallTransformer
 from infinitetalk.small.vision import LatentVision, NoText
 from infinitetalk.stream import StreamSettings
 from infinitetalk.text import TextEncoder
-from infinitetalk.transformer import Transformer
 from infinitetalk.weights import assemble, open_tensors
 
 DIT = "dit.safetensors"
@@ -48,7 +48,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Engine:
                   cast(TextEncoder, NoText(config.transformer.text_dim)), cast(AudioEncoder, heard), persons=1)
 
 
-def load_transformer(file: Path, config: SmallConfig, device: torch.device | str = "cpu") -> Transformer:
+def load_transformer(file: Path, config: SmallConfig, device: torch.device | str = "cpu") -> SmallTransformer:
     """The transformer of a file of weights, frozen.
 
     Raises:
@@ -60,8 +60,8 @@ def load_transformer(file: Path, config: SmallConfig, device: torch.device | str
         raise BadWeightsError(f"was trained with configuration {trained or 'unknown'}, not {config.digest()}",
                               where=str(file), hint="Keep the config.json that was written beside it")
     with torch.device("meta"):
-        transformer = Transformer(config.transformer, choose("auto", device))
-    network: Transformer = assemble(transformer, stored, torch.float32, device)
+        transformer = SmallTransformer(config.transformer, choose("auto", device))
+    network: SmallTransformer = assemble(transformer, stored, torch.float32, device)
     network.eval().requires_grad_(requires_grad=False)
     return network
 

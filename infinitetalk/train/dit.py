@@ -17,9 +17,9 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from infinitetalk.networks import Codec
-from infinitetalk.shapes import PATCH
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.small.load import DIT, load_transformer
+from infinitetalk.small.transformer import SmallTransformer
 from infinitetalk.train.draw import Chunks, DrawSettings
 from infinitetalk.train.flow import FlowSettings, Loss, VisemeHead, draw, judge, withhold
 from infinitetalk.train.latents import EncodedClip
@@ -31,6 +31,8 @@ from infinitetalk.transformer import Transformer
 LOG = "log.jsonl"
 SHOWN = 4
 """Chunks on a sheet."""
+MEASURED = 256
+"""Chunks by which it is measured how far pictures go with their references."""
 Told = Callable[[dict[str, float]], None]
 
 
@@ -67,11 +69,8 @@ class Lessons:
         return train, held
 
 
-def initialise(network: Transformer, seed: int = 0) -> Transformer:
-    """First weights: every block open from the start, and as velocity the noisy latent less the reference.
-
-    Near the noise that is the answer but for what moves, so no step is spent on learning to hand the noise through and
-    to look a face up: the difference of both patches lies in channels of its own.
+def initialise(network: SmallTransformer, seed: int = 0) -> SmallTransformer:
+    """First weights: every block open from the start, and nothing added to what the reference tells.
 
     Residual branches are scaled down by their number instead of being gated away: small networks have no time to open
     gates. What hears keeps torch's first weights, whose biases let loudness through the norm behind it.
@@ -92,41 +91,29 @@ def initialise(network: Transformer, seed: int = 0) -> Transformer:
             block.modulation.zero_()[:, 2::3] = 1
         network.time_projection[1].weight.mul_(0.1)
         network.head.modulation.zero_()
-        _hand_through(network)
+        network.head.head.weight.zero_()
     return network
-
-
-def _hand_through(network: Transformer) -> None:
-    config, cells = network.config, PATCH * PATCH
-    patch, free = config.out_dim * cells, config.in_dim * cells
-    embed, head = network.patch_embedding.weight.flatten(1), network.head.head.weight.zero_()  # (D, 4·36), (4·16, D)
-    if patch < config.dim:
-        embed[:patch] = 0
-        embed[:patch, :patch] = torch.eye(patch)  # the noisy latent comes first, the reference last
-        embed[:patch, free - patch:] = -torch.eye(patch)
-        order = torch.arange(patch).view(config.out_dim, cells).T.flatten()  # channels are fastest in the head
-        head[torch.arange(patch), order] = 1
 
 
 class Lesson:
     """The loss of one step, for `loop.Run`."""
 
-    def __init__(self, transformer: Transformer, head: VisemeHead | None, chunks: Chunks, recipe: DitRecipe,
+    def __init__(self, transformer: SmallTransformer, head: VisemeHead | None, chunks: Chunks, recipe: DitRecipe,
                  processes: int = 1) -> None:
         self._count = -(-recipe.run.batch // processes)
-        self._transformer, self._head, self._chunks, self._recipe = transformer, head, chunks, recipe
+        self.transformer, self._head, self._chunks, self._recipe = transformer, head, chunks, recipe
         self.seen: list[Loss] = []
         """Since they were last taken."""
 
     def __call__(self, rng: Generator) -> Tensor:
         """Draw a batch and judge the network by it."""
         first, second = (int(seed) for seed in rng.integers(2**31, size=2))
-        recipe, device = self._recipe, self._transformer.device
+        recipe, device = self._recipe, self.transformer.device
         samples = self._chunks.batch(random.Random(first), self._count)  # noqa: S311
         drawn = draw(samples, recipe.flow, torch.Generator().manual_seed(second)).to(device)
         samples = withhold(samples.to(device), drawn)
         with torch.autocast(device.type, torch.bfloat16) if recipe.half else nullcontext():
-            loss = judge(self._transformer, samples, drawn, recipe.flow, self._head)
+            loss = judge(self.transformer, samples, drawn, recipe.flow, self._head)
         self.seen.append(loss)
         return loss.total
 
@@ -144,7 +131,8 @@ class Watch:
                  config: SmallConfig, told: Told) -> None:
         self._run, self._lesson, self._codec, self._recipe, self._told = run, lesson, codec, recipe, told
         self._probe = Probe.of(held, recipe.probes)
-        transformer = Transformer(config.transformer).to(next(run.network.parameters()).device)
+        transformer = SmallTransformer(config.transformer).to(lesson.transformer.device)
+        transformer.load_state_dict(lesson.transformer.state_dict())
         self.shown = nn.ModuleDict({"transformer": transformer})
         self._begun = time.monotonic()
         if run.step == 0:
@@ -203,7 +191,10 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
     """
     recipe = recipe or DitRecipe()
     torch.manual_seed(recipe.run.seed)
-    transformer = initialise(Transformer(config.transformer), recipe.run.seed)
+    transformer = initialise(SmallTransformer(config.transformer), recipe.run.seed)
+    train, held = lessons.chunks(config, recipe.draw)
+    examples = train.batch(random.Random(recipe.run.seed), MEASURED)  # noqa: S311
+    transformer.measure(examples.latent, examples.reference)
     if start is not None:
         transformer.load_state_dict(load_transformer(start, config).state_dict())
     parts: dict[str, nn.Module] = {"transformer": transformer.to(device)}
@@ -213,7 +204,6 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
     network = nn.ModuleDict(parts).to(device)
     told_of = json.dumps({"config": asdict(config), "recipe": asdict(recipe)}, sort_keys=True)
     run = Run(network, recipe.run, out / "run", told_of, team)
-    train, held = lessons.chunks(config, recipe.draw)
     lesson = Lesson(transformer, parts.get("head"), train, recipe, team.count if team else 1)
     if not run.first:
         return run.fit(lesson, minutes)

@@ -316,7 +316,8 @@ def _failure(failed: Sequence[tuple[ShotRequest, ShotOutcome | None]]) -> Infini
         why, hint = outcome.error, "It failed with two seeds. Try again with: infinidub retry --failed"
     else:
         why, hint = f"{outcome.error_class}: {outcome.error}", "Try again with: infinidub retry --failed"
-    error = kind(why, where=f"shot {request.shot}" if len(failed) == 1 else f"shots {shots}", hint=hint)
+    mine = f"shot {request.shot}"
+    error = kind(why.removeprefix(f"{mine}: "), where=mine if len(failed) == 1 else f"shots {shots}", hint=hint)
     error.retryable = False  # not by the step, which would only look again
     return error
 

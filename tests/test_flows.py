@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -19,9 +20,13 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.catalog import localize_catalog, localize_episode, rerun_language
 from flows.deploy import deploy_all
+from flows.deployments import Deployments
 from flows.settings import load_settings
+from flows.shard import shard
 from models import tables as t
 from models.engines import ENGINES
+from models.errors import InputError
+from models.pool import Waiting
 from tasks.ledger import Ledger
 from tests import fakes
 
@@ -145,6 +150,19 @@ def test_a_rerun_does_the_step_and_what_builds_on_it(dubbed: tuple[Path, dict[st
     assert states.items() >= {"translate": "Reused", "synthesize": "Reused", "mix": "Completed"}.items()
 
 
+def test_a_rerun_of_one_line_is_what_redo_does(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    catalog, settings, _ = dubbed
+    state = rerun_language(str(catalog), "fake/e1", "es", line="L0002", text="Es vieja.",
+                           settings={**settings, "check_speech": False}, return_state=True)
+    assert state.is_completed()
+    assert newest("rerun-language").name == "fake/e1·es line L0002"
+    assert "Es vieja." in (Path(settings["out"]) / "fake/e1/es/e1.es.srt").read_text()
+    state = rerun_language(str(catalog), "fake/e1", "es", line="L0099", text="No.", settings=settings,
+                           return_state=True)
+    assert state.is_failed()
+    assert "fake/e1 has no line 'L0099'" in str(state.message)
+
+
 def test_what_is_complete_starts_no_flow(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
     catalog, settings, _ = dubbed
     before = len(runs())
@@ -173,6 +191,35 @@ def test_deployments_are_registered(server: None, tmp_path: Path, monkeypatch: p
     assert episode.entrypoint == "flows.catalog.localize_episode"
     assert episode.job_variables["working_dir"] == shard.job_variables["working_dir"] == str(ROOT)
     assert not any(one.active for one in reaper.schedules)  # where nothing is dispatched, each run reaps for itself
+
+
+def test_a_shard_is_a_flow_run_with_nothing_but_names_in_its_parameters(server: None, tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFINIDUB_SECRETS__KEY", "hush-hush")
+    with client() as asking:
+        flow = asking.create_flow_from_name("shard")
+        asking.create_deployment(flow, "gpu", entrypoint="flows.shard.shard",
+                                 parameter_openapi_schema={"type": "object", "properties": {}})
+    waiting = [Waiting(f"shard-{n}", 2, "s/e", "es", 60.0, 0) for n in (1, 2)]
+    pool, settings = Deployments(), {"lease_s": 3}
+    started = pool.submit(waiting, "", settings)
+    assert list(started) == [("shard-1", 2), ("shard-2", 2)]
+    assert pool.submit(waiting, "", settings) == started  # the same attempt is never started twice
+    first, second = started.values()
+    with client() as asking:
+        run = asking.read_flow_run(UUID(first))
+    assert run.parameters == {"shard_id": "shard-1", "attempt": 2, "config": "", "settings": settings}
+    assert run.name == "s/e·es shard-1 2"
+    with pytest.raises(InputError, match="does not belong where others can read it"):
+        pool.submit(waiting, "", {"secrets.key": "hush-hush"})
+    assert pool.final([first, second, "a-job", str(UUID(int=7))]) == {"a-job", str(UUID(int=7))}
+    pool.cancel([first, "a-job", str(UUID(int=7))])
+    assert first in pool.final([first, second])
+
+
+def test_a_shard_flow_that_was_overtaken_completes(server: None, tmp_path: Path) -> None:
+    state = shard("shard-x", 1, settings={"state": str(tmp_path)}, return_state=True)
+    assert (state.is_completed(), state.name) == (True, "Superseded")
 
 
 def test_importing_the_flows_loads_no_model_library() -> None:

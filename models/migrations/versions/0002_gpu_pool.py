@@ -1,5 +1,7 @@
 """gpu pool: the queue of shards, who makes which shot, what attempts cost, leases."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,7 +18,7 @@ INDEXES = {
 }
 
 
-def new_columns() -> list[tuple[str, sa.Column]]:
+def new_columns() -> list[tuple[str, sa.Column[Any]]]:
     # With a default of the server's they are added in place: SQLite would have to copy a table that others refer to.
     return [
         ('runs', sa.Column('catalog', sa.String(), nullable=False, server_default='')),

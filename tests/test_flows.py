@@ -150,19 +150,6 @@ def test_a_rerun_does_the_step_and_what_builds_on_it(dubbed: tuple[Path, dict[st
     assert states.items() >= {"translate": "Reused", "synthesize": "Reused", "mix": "Completed"}.items()
 
 
-def test_a_rerun_of_one_line_is_what_redo_does(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
-    catalog, settings, _ = dubbed
-    state = rerun_language(str(catalog), "fake/e1", "es", line="L0002", text="Es vieja.",
-                           settings={**settings, "check_speech": False}, return_state=True)
-    assert state.is_completed()
-    assert newest("rerun-language").name == "fake/e1·es line L0002"
-    assert "Es vieja." in (Path(settings["out"]) / "fake/e1/es/e1.es.srt").read_text()
-    state = rerun_language(str(catalog), "fake/e1", "es", line="L0099", text="No.", settings=settings,
-                           return_state=True)
-    assert state.is_failed()
-    assert "fake/e1 has no line 'L0099'" in str(state.message)
-
-
 def test_what_is_complete_starts_no_flow(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
     catalog, settings, _ = dubbed
     before = len(runs())
@@ -175,6 +162,19 @@ def test_bad_parameters_fail_with_one_line(dubbed: tuple[Path, dict[str, Any], F
     state = localize_catalog("nowhere.yaml", settings=dubbed[1], return_state=True)
     assert state.is_failed()
     assert "nowhere.yaml: cannot be read" in str(state.message)
+
+
+def test_a_rerun_of_one_line_is_what_redo_does(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
+    catalog, settings, _ = dubbed
+    state = rerun_language(str(catalog), "fake/e1", "es", line="L0002", text="Es vieja.",
+                           settings={**settings, "check_speech": False}, return_state=True)
+    assert state.is_completed()
+    assert newest("rerun-language").name == "fake/e1·es line L0002"
+    assert "Es vieja." in (Path(settings["out"]) / "fake/e1/es/e1.es.srt").read_text()
+    state = rerun_language(str(catalog), "fake/e1", "es", line="L0099", text="No.", settings=settings,
+                           return_state=True)
+    assert state.is_failed()
+    assert "fake/e1 has no line 'L0099'" in str(state.message)
 
 
 def test_deployments_are_registered(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

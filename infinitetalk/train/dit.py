@@ -21,7 +21,7 @@ from infinitetalk.small.config import SmallConfig
 from infinitetalk.small.load import DIT, load_transformer
 from infinitetalk.small.transformer import SmallTransformer
 from infinitetalk.train.draw import Chunks, DrawSettings
-from infinitetalk.train.flow import FlowSettings, Loss, VisemeHead, draw, judge, withhold
+from infinitetalk.train.flow import FlowSettings, VisemeHead, draw, judge, withhold
 from infinitetalk.train.latents import EncodedClip
 from infinitetalk.train.loop import Piece, Recipe, Run, Team
 from infinitetalk.train.probe import Probe
@@ -102,8 +102,8 @@ class Lesson:
                  processes: int = 1) -> None:
         self._count = -(-recipe.run.batch // processes)
         self.transformer, self._head, self._chunks, self._recipe = transformer, head, chunks, recipe
-        self.seen: list[Loss] = []
-        """Since they were last taken."""
+        self.seen: list[dict[str, float]] = []
+        """Figures since they were last taken."""
 
     def __call__(self, rng: Generator) -> Tensor:
         """Draw a batch and judge the network by it."""
@@ -114,14 +114,13 @@ class Lesson:
         samples = withhold(samples.to(device), drawn)
         with torch.autocast(device.type, torch.bfloat16) if recipe.half else nullcontext():
             loss = judge(self.transformer, samples, drawn, recipe.flow, self._head)
-        self.seen.append(loss)
+        self.seen.append({name: float(value.detach()) for name, value in vars(loss).items()})
         return loss.total
 
     def taken(self) -> dict[str, float]:
         """Means of the losses since the last call."""
         losses, self.seen = self.seen, []
-        return {name: float(np.mean([float(getattr(one, name).detach()) for one in losses]))
-                for name in ("total", "flow", "mouth", "visemes")} if losses else {}
+        return {name: float(np.mean([one[name] for one in losses])) for name in losses[0]} if losses else {}
 
 
 class Watch:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 from dataclasses import replace
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ from infinitetalk.train.flow import (
 )
 from infinitetalk.train.latents import ClipEncoder, EncodedClip, coverage
 from infinitetalk.train.lessons import lessons as find_lessons
-from infinitetalk.train.loop import Recipe
+from infinitetalk.train.loop import Recipe, Team
 from infinitetalk.train.probe import Probe
 from models.errors import InputError
 from tests.tiny_small import MINI, clip, codec, lessons, speech, transformer, write_folder
@@ -135,6 +137,33 @@ def test_a_second_reference_lies_later_and_is_shown_at_the_end_as_the_engine_sho
     conditioner = Conditioner(networks, torch.zeros(0, 4), None)
     assert torch.allclose(sample.y()[0], conditioner.known(keyframes, MINI.frames, soft=True), atol=2e-3)
     assert not torch.equal(sample.y()[0, :4], conditioner.known(keyframes, MINI.frames)[:4])
+
+
+def test_what_is_remembered_of_losses_holds_no_graph() -> None:
+    lesson = Lesson(transformer(MINI), None, chunks(), RECIPE)
+    lesson(np.random.default_rng(0))
+    assert {type(value) for one in lesson.seen for value in one.values()} == {float}
+
+
+def met(rank: int, meeting: Path, told: Queue[tuple[int, list[float], bool]]) -> None:
+    team = Team(rank, 2, meeting)
+    network = torch.nn.Linear(2, 1)
+    for one in network.parameters():
+        one.grad = torch.full_like(one, float(rank))
+    team.average(network)
+    told.put((rank, network.weight.grad.flatten().tolist(), team.agree(rank == 0)))
+    team.leave()
+
+
+def test_processes_of_a_team_go_on_with_the_mean_of_their_gradients_until_the_first_says_stop(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    told: Queue[tuple[int, list[float], bool]] = context.Queue()
+    both = [context.Process(target=met, args=(rank, tmp_path / "meeting", told), daemon=True) for rank in range(2)]
+    for one in both:
+        one.start()
+    assert sorted(told.get(timeout=120) for _ in both) == [(0, [0.5, 0.5], True), (1, [0.5, 0.5], True)]
+    for one in both:
+        one.join(60)
 
 
 def test_shares_are_as_asked() -> None:

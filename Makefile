@@ -1,6 +1,6 @@
 # Everything works in .venv at the project's root and is safe to repeat.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-extras bench clean
+.PHONY: help setup demo test check test-extras chaos load bench clean
 BIN := .venv/bin
 
 help:            ## what there is
@@ -13,14 +13,20 @@ demo: setup      ## dub both example episodes from English into Spanish and Fren
 	@$(BIN)/infinidub run examples/harbor-lights/catalog.yaml --out dubbed
 	@$(BIN)/python infra/bench/demo.py dubbed
 
-test: setup      ## the whole suite
-	@$(BIN)/pytest
+test: setup      ## the whole suite, in two processes
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 check: setup     ## style, types, import rules
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
 test-extras: setup  ## whisperx and coqui-tts in an environment of their own
 	@bash infra/extras/test.sh
+
+chaos: setup     ## a GPU pool of real processes under all 50 seeded schedules of kills (an hour)
+	@$(BIN)/pytest -m chaos tests/test_chaos.py
+
+load: setup      ## 200 shards dispatched to real processes, and what each costs (half an hour)
+	@$(BIN)/pytest -m load -s tests/test_load.py
 
 bench: setup     ## memory against length, and wall time under Prefect against plain calls (10 minutes)
 	@$(BIN)/python infra/bench/memory.py && $(BIN)/python infra/bench/prefect_overhead.py

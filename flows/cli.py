@@ -46,6 +46,7 @@ VERBS = {
     "cancel": cli_pool.cancel, "shard run": cli_pool.shard_run, "shard work": cli_pool.shard_work,
     "bench engine": cli_bench.bench_engine, "generate": cli_generate.generate,
     "train codec": cli_train.train_codec, "train speech": cli_train.train_speech, "train dit": cli_train.train_dit,
+    "train reader": cli_train.train_reader,
     "world render": cli_world.render, "evaluate": cli_evaluate.evaluate,
     "experiment conditioning": cli_experiment.conditioning, "gc": cli_gc.gc,
 }

@@ -1,4 +1,4 @@
-"""The verbs `train codec`, `train speech` and `train dit`: the small generator's networks, one command a stage."""
+"""The verbs `train codec`, `speech`, `dit` and `reader`: the small generator's networks, one command a stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Utterances = Annotated[int, typer.Option(help="How many utterances the speech en
 Start = Annotated[Path | None, typer.Option("--start", metavar="FILE", show_default=False,
                                             help="Weights of a transformer to begin with.")]
 Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on visemes; 0: none.")]
-Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 16 suits a CPU, 256 a GPU.")]
+Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 24 suits a CPU, 256 a GPU.")]
 Processes = Annotated[int, typer.Option(min=1, help="That train together, one thread each; 1: one, with all threads.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
                                                     "hears, to prove everything behind it.")]
@@ -63,9 +63,24 @@ def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resu
     return _ended("speech", piece, out, as_json, **losses.last())
 
 
+def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
+                 device: Device = "cpu", as_json: Json = False) -> int:
+    """Train the reader of lips, which judges pictures and makes none: pixels of a mouth to mouth shapes."""
+    with _told():
+        from infinitetalk.train.data import Clips, prepare
+        from infinitetalk.train.reader import train_reader as train
+
+        config = _begun(out, size, out / "reader", resume)
+        prepared = prepare(data, out / "clips", config.side)
+        _name_skipped(prepared.skipped)
+        losses = _Losses()
+        piece = train(list(Clips(out / "clips", "train")), out, minutes, device=device, told=losses)
+    return _ended("reader", piece, out, as_json, skipped=len(prepared.skipped), **losses.last())
+
+
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
-              heard: Heard = "speech", batch: Batch = 16, processes: Processes = 1, as_json: Json = False) -> int:
+              heard: Heard = "speech", batch: Batch = 24, processes: Processes = 1, as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace

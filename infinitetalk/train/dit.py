@@ -40,7 +40,7 @@ Told = Callable[[dict[str, float]], None]
 class DitRecipe:
     """How a transformer is trained."""
 
-    run: Recipe = field(default_factory=lambda: Recipe(steps=60_000, rate=6e-4, warmup=200, batch=32, decay=0.02,
+    run: Recipe = field(default_factory=lambda: Recipe(steps=20_000, rate=1e-3, warmup=200, batch=24, decay=0.02,
                                                        ema=0.999))
     flow: FlowSettings = field(default_factory=FlowSettings)
     draw: DrawSettings = field(default_factory=DrawSettings)

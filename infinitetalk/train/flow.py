@@ -65,8 +65,8 @@ class FlowSettings:
     """Share of chunks without reference."""
     context_noise: float = 0.1
     """Most noise on context, drawn evenly from 0: what is generated is never quite clean."""
-    mouth: float = 8.0
-    """Weight of the mouth's box against the rest; it covers one cell in thirty of a head."""
+    mouth: float = 6.0
+    """Weight of the mouth's box against the rest; it covers one cell in ten of a face."""
     visemes: float = 0.0
     """Weight of the auxiliary loss on visemes; 0: none."""
 

@@ -24,7 +24,7 @@ from infinitetalk.weights import assemble, open_tensors
 from infinitetalk.world.scene import CHANNELS
 
 WEIGHTS = "reader.safetensors"
-RECIPE = Recipe(steps=3000, rate=2e-3, batch=64, decay=0.05)
+RECIPE = Recipe(steps=8000, rate=1e-3, batch=64, decay=0.05)
 SIDE = 32
 """Pixels of a crop."""
 MARGIN = 1.3

@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
     worths = []
     for index in range(CLIPS):
-        scene = draw_scene(clip_seed("test", index), FRAMES, RATE, framing="head")
+        scene = draw_scene(clip_seed("test", index), FRAMES, RATE, framing="face")
         motion = scene.acts[0].motion
         still = np.array(motion.units)
         still[:, MOUTH] = still[:, MOUTH].mean(0)

@@ -14,7 +14,7 @@ demo: setup      ## dub both example episodes from English into Spanish and Fren
 	@$(BIN)/python infra/bench/demo.py dubbed
 
 test: setup      ## the whole suite, in two processes
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 check: setup     ## style, types, import rules
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -68,21 +69,23 @@ def sweep(dry_run: bool = False, unused_days: int | None = None, config: str = "
 
 
 def crash(names: Collection[str]) -> int:
-    """Mark flow runs as crashed that Prefect takes for unended → how many there were.
+    """Mark flow runs as crashed that Prefect takes for unended, and what ran inside them → how many there were.
 
     Args:
         names: Of flow runs; those of Jobs, which Prefect does not know, are passed over.
     """
-    ids = [UUID(name) for name in names if _is_uuid(name)]
-    if not ids:
-        return 0
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids),
-                           state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED)))
+    ids, ended = [UUID(name) for name in names if _is_uuid(name)], 0
+    unended = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED))
     with get_client(sync_client=True) as client:
-        left = client.read_flow_runs(flow_run_filter=wanted)
-        for run in left:
-            client.set_flow_run_state(run.id, Crashed(message="infinidub's tables say that it has ended"), force=True)
-    return len(left)
+        while ids:
+            left = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids), state=unended))
+            for run in left:
+                client.set_flow_run_state(run.id, Crashed(message="infinidub's tables say that it has ended"),
+                                          force=True)
+            ended += len(left)
+            within = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=ids))
+            ids = [run.id for run in client.read_flow_runs(flow_run_filter=within)]
+    return ended
 
 
 def _is_uuid(name: str) -> bool:

@@ -13,6 +13,7 @@ from models.records import EngineRef
 from tasks.ledger import Ledger
 from tasks.step import Work
 from tasks.store import FileStore
+from tests.pool.stack import Dubbed, Stack, dub, pool_stack
 from tests.postgres_server import PostgresServer
 
 
@@ -46,3 +47,16 @@ def postgresql_server() -> Iterator[PostgresServer]:
 def postgresql(postgresql_server: PostgresServer, tmp_path: Path) -> str:
     """SQLAlchemy URL of an empty database of the test's own."""
     return postgresql_server.create("t" + sha256(str(tmp_path).encode())[:16])
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Stack]:
+    """A whole GPU pool of real processes, ended with the tests."""
+    with pool_stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def dubbed(pool: Stack) -> Dubbed:
+    """What that pool makes when nobody disturbs it."""
+    return dub(pool)

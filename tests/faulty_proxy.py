@@ -2,6 +2,9 @@
 
 Each request takes the next fault whose method is its own; without one it goes through. What a real S3 checks and moto
 does not (the checksum of a body that was put) is checked here.
+
+`python -m tests.faulty_proxy SERVER PORT` is one without faults in a process of its own, to be killed: what it was
+handing on is cut, and whoever comes next is refused.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import http.client
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,8 +59,8 @@ class Proxy:
 
 
 @contextmanager
-def faulty_proxy(server: str) -> Iterator[Proxy]:
-    """A proxy before `server`, as long as the block lasts."""
+def faulty_proxy(server: str, port: int = 0) -> Iterator[Proxy]:
+    """A proxy before `server`, as long as the block lasts; on any free port unless one is named."""
     upstream = urlsplit(server)
     assert upstream.hostname
 
@@ -134,7 +138,7 @@ def faulty_proxy(server: str) -> Iterator[Proxy]:
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # cut connections are what it is for
 
-    listener = Server(("127.0.0.1", 0), Handler)
+    listener = Server(("127.0.0.1", port), Handler)
     proxy = Proxy(f"http://127.0.0.1:{listener.server_address[1]}")
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     try:
@@ -152,3 +156,8 @@ def _flipped(data: bytes) -> bytes:
 
 def _error(code: str) -> bytes:
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+
+if __name__ == "__main__":
+    with faulty_proxy(sys.argv[1], int(sys.argv[2])):
+        threading.Event().wait()

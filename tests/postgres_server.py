@@ -67,19 +67,21 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up; what was committed is there after `start`."""
-        self._end(signal.SIGKILL)
+        self.end(signal.SIGKILL)
 
-    def _end(self, how: signal.Signals) -> None:
+    def end(self, how: signal.Signals) -> None:
+        """End it by a signal."""
         if self.process:
             self.process.send_signal(how)
             self.process.wait(60)
             self.process = None
 
-    def create(self, name: str) -> str:
-        """A new, empty database → its URL."""
+    def create(self, name: str, like: str = "") -> str:
+        """A new database, empty or a copy of another, whose clients are cut off → its URL."""
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres",
                              autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (like,))
+            connection.execute(f"CREATE DATABASE {name}{f' TEMPLATE {like}' if like else ''}".encode())
         return self.url(name)
 
     def __enter__(self) -> Self:
@@ -87,6 +89,6 @@ class PostgresServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self._end(signal.SIGQUIT)  # at once: its files go, too
+        self.end(signal.SIGQUIT)  # at once: its files go, too
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -13,8 +13,9 @@ demo: setup      ## dub both example episodes from English into Spanish and Fren
 	@$(BIN)/infinidub run examples/harbor-lights/catalog.yaml --out dubbed
 	@$(BIN)/python infra/bench/demo.py dubbed
 
+# A file stays whole, for its servers are started once; by name, for by number of tests the longest would come last.
 test: setup      ## the whole suite, in two processes
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup     ## style, types, import rules
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -54,11 +54,8 @@ class Deployments:
                                  hint="Register it with: infinidub deploy") from None
             for one in waiting:
                 try:
-                    run = client.create_flow_run_from_deployment(
-                        deployment.id, idempotency_key=f"{one.shard}-{one.attempt}",
-                        name=f"{one.episode}·{one.language} {one.shard} {one.attempt}",
-                        parameters={"shard_id": one.shard, "attempt": one.attempt, "config": config,
-                                    "settings": dict(settings)})
+                    run = _started(client, deployment.id, one, {"shard_id": one.shard, "attempt": one.attempt,
+                                                                "config": config, "settings": dict(settings)})
                 except (httpx.HTTPError, PrefectException):
                     if not started:
                         raise
@@ -87,6 +84,21 @@ def _prefect() -> Iterator[SyncPrefectClient]:
     except (httpx.HTTPError, PrefectException) as error:
         raise InfrastructureError(f"Prefect's server failed ({type(error).__name__})", where="PREFECT_API_URL",
                                   hint="Is it up?") from error
+
+
+def _started(client: SyncPrefectClient, deployment: UUID, one: Waiting, parameters: dict[str, Any]) -> FlowRun:
+    """The flow run of an attempt; one that has ended will not take the shard any more, and is followed by another.
+
+    It ended too early, or is of another database that Prefect's server served: shards are named by their content.
+    """
+    key = f"{one.shard}-{one.attempt}"
+    while True:
+        run = client.create_flow_run_from_deployment(
+            deployment, idempotency_key=key, name=f"{one.episode}·{one.language} {one.shard} {one.attempt}",
+            parameters=parameters)
+        if run.state is None or not run.state.is_final():
+            return run
+        key = f"{one.shard}-{one.attempt}-{run.id}"
 
 
 def _unfinished(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[FlowRun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,8 +13,10 @@ from models.records import EngineRef
 from tasks.ledger import Ledger
 from tasks.step import Work
 from tasks.store import FileStore
-from tests.pool.stack import Dubbed, Stack, dub, pool_stack
-from tests.postgres_server import PostgresServer
+
+if TYPE_CHECKING:  # what servers need is absent where the extras are tested
+    from tests.pool.stack import Dubbed, Stack
+    from tests.postgres_server import PostgresServer
 
 
 class GivenEngines:
@@ -39,6 +41,8 @@ def work(tmp_path: Path) -> Work:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgresServer]:
     """A real server, ended with the tests."""
+    from tests.postgres_server import PostgresServer
+
     with PostgresServer() as server:
         yield server
 
@@ -52,6 +56,8 @@ def postgresql(postgresql_server: PostgresServer, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def pool() -> Iterator[Stack]:
     """A whole GPU pool of real processes, ended with the tests."""
+    from tests.pool.stack import pool_stack
+
     with pool_stack() as stack:
         yield stack
 
@@ -59,4 +65,6 @@ def pool() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def dubbed(pool: Stack) -> Dubbed:
     """What that pool makes when nobody disturbs it."""
+    from tests.pool.stack import dub
+
     return dub(pool)

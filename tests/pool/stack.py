@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -215,25 +216,31 @@ class Stack:
             with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
                 yield patch
 
-    def prefect(self, path: str, **asked: Any) -> Any:
-        """Ask Prefect's API."""
-        answer = httpx.post(f"{self.environment['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
+    def prefect(self, path: str, method: str = "POST", **asked: Any) -> Any:
+        """Ask Prefect's API, again where its server is down or busy: on a file it says so when two write at once."""
+        def ask() -> httpx.Response | None:
+            try:
+                answer = httpx.request(method, f"{self.environment['PREFECT_API_URL']}/{path}",
+                                       json=asked or None, timeout=30)
+            except httpx.TransportError:
+                return None
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                return None
+            return answer.raise_for_status()
+
+        return until("Prefect's answer", ask).json()
 
     def flow_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
         """Have a deployment run, as a form in the user interface does, and wait for its end."""
-        api = self.environment["PREFECT_API_URL"]
-        found = httpx.get(f"{api}/deployments/name/{deployment}", timeout=30).json()
+        found = self.prefect(f"deployments/name/{deployment}", "GET")
         run = self.prefect(f"deployments/{found['id']}/create_flow_run", parameters=parameters,
-                           state={"type": "SCHEDULED"})
+                           state={"type": "SCHEDULED"}, idempotency_key=uuid4().hex)
         return self.ended(run["id"])
 
     def ended(self, flow_run: str) -> dict[str, Any]:
         """A flow run once it has ended."""
         def look() -> dict[str, Any] | None:
-            run: dict[str, Any] = httpx.get(f"{self.environment['PREFECT_API_URL']}/flow_runs/{flow_run}",
-                                            timeout=30).json()
+            run: dict[str, Any] = self.prefect(f"flow_runs/{flow_run}", "GET")
             return run if run["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
 
         return dict(until("the flow run's end", look))
@@ -278,7 +285,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_CLI_COLORS": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false", "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "INFINIDUB_SECRETS__OPENAI_API_KEY": PLANTED["engine"], "TEST_CHUNK_S": "0.1",
         "TEST_JOURNAL": str(folder / "journal"),
         "PYTHONPATH": str(ROOT / "tests" / "site"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -15,6 +15,7 @@ from models.errors import InputError, SetupError
 
 if TYPE_CHECKING:
     from infinitetalk.small.config import SmallConfig
+    from infinitetalk.train.data import Clips
     from infinitetalk.train.loop import Piece
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of clips, of `infinidub world render` or of "
@@ -40,14 +41,12 @@ def train_codec(data: Data, out: Folder, size: Size = "lite", minutes: Minutes =
     """Train the autoencoder: pixels to latents and back."""
     with _told():
         from infinitetalk.train.codec import train_codec as train
-        from infinitetalk.train.data import Clips, prepare
 
         config = _begun(out, size, out / "codec", resume)
-        prepared = prepare(data, out / "clips", config.side)
-        _name_skipped(prepared.skipped)
+        clips, skipped = _clips(data, out, config)
         losses = _Losses()
-        piece = train(config, Clips(out / "clips", "train"), out, minutes, device=device, told=losses)
-    return _ended("codec", piece, out, as_json, skipped=len(prepared.skipped), **losses.last())
+        piece = train(config, clips, out, minutes, device=device, told=losses)
+    return _ended("codec", piece, out, as_json, skipped=skipped, **losses.last())
 
 
 def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
@@ -67,15 +66,13 @@ def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes 
                  device: Device = "cpu", as_json: Json = False) -> int:
     """Train the reader of lips, which judges pictures and makes none: pixels of a mouth to mouth shapes."""
     with _told():
-        from infinitetalk.train.data import Clips, prepare
         from infinitetalk.train.reader import train_reader as train
 
         config = _begun(out, size, out / "reader", resume)
-        prepared = prepare(data, out / "clips", config.side)
-        _name_skipped(prepared.skipped)
+        clips, skipped = _clips(data, out, config)
         losses = _Losses()
-        piece = train(list(Clips(out / "clips", "train")), out, minutes, device=device, told=losses)
-    return _ended("reader", piece, out, as_json, skipped=len(prepared.skipped), **losses.last())
+        piece = train(list(clips), out, minutes, device=device, told=losses)
+    return _ended("reader", piece, out, as_json, skipped=skipped, **losses.last())
 
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
@@ -123,6 +120,15 @@ def _begun(out: Path, size: str, run: Path, resume: bool) -> SmallConfig:
     out.mkdir(parents=True, exist_ok=True)
     PRESETS[size].save(out)
     return PRESETS[size]
+
+
+def _clips(data: Path, out: Path, config: SmallConfig) -> tuple[Clips, int]:
+    """The clips to learn from, and how many could not be used: those are named."""
+    from infinitetalk.train.data import Clips, prepare
+
+    prepared = prepare(data, out / "clips", config.side)
+    _name_skipped(prepared.skipped)
+    return Clips(out / "clips", "train"), len(prepared.skipped)
 
 
 def _name_skipped(skipped: Mapping[str, str]) -> None:

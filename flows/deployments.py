@@ -104,14 +104,14 @@ def _started(client: SyncPrefectClient, deployment: UUID, one: Waiting, paramete
 def _unfinished(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[FlowRun]:
     left = iter(sorted(set(names)))
     while page := list(islice(left, PAGE)):
-        ids = [identity for name in page if (identity := _uuid(name))]
+        ids = [identity for name in page if (identity := flow_run_id(name))]
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=PAGE) \
                 if ids else ():
             if run.state is None or not run.state.is_final():
                 yield run
 
 
-def _uuid(name: str) -> UUID | None:
+def flow_run_id(name: str) -> UUID | None:
     """None: the name of a Job, from when shards were started otherwise."""
     try:
         return UUID(name)

@@ -18,9 +18,8 @@ from models.pool import LIVE, Beat, Packed, ShotOutcome, Waiting
 from models.records import ShotRequest
 from tasks import shards
 from tasks.estimate import Estimators
-from tasks.generate import generate_shot
-from tasks.pack import pack
-from tasks.step import Work, find
+from tasks.generate import generate_shot, missing_shots
+from tasks.step import Work
 from tasks.store import put_record
 
 K = TypeVar("K")
@@ -130,11 +129,9 @@ class Here:
     @contextmanager
     def making(self, work: Work, requests: Sequence[ShotRequest]) -> Iterator[None]:
         """Note missing shots as one shard, and how it ended."""
-        missing = [request for request in requests if find(work, generate_shot, request) is None]
-        lease = None
+        missing, lease = missing_shots(work, requests), None
         if missing:
-            [packed] = _packed(work, missing, Estimators(lambda name: shards.history(work.ledger, name)),
-                               startup_s=float("inf"))
+            [packed] = _packed(work, missing, Estimators(lambda name: shards.history(work.ledger, name)), whole=True)
             lease = shards.hold(work.ledger, packed, run_id=work.run_id, catalog=self._catalog, owner=owner(),
                                 device=self._space.settings.device)
         if lease is None:
@@ -195,8 +192,7 @@ class Queue:
         """Queue what is missing; what another run's shards make already is only waited for."""
         key = (work.episode, work.language)
         self._priority[key] = priority
-        missing = {generate_shot.recipe(one): one for one in requests if find(work, generate_shot, one) is None}
-        self._shards[key] = self._ask(work, missing)
+        self._shards[key] = self._ask(work, missing_shots(work, requests))
 
     def _ask(self, work: Work, missing: Mapping[str, ShotRequest]) -> set[str]:
         """Queue missing shots (recipe → request) unless they are being made, or flagged → the shards to wait for."""
@@ -208,7 +204,7 @@ class Queue:
             waiting |= {one.shard for one in known.values() if one.state in LIVE}
             rest = {recipe: request for recipe, request in rest.items()
                     if recipe not in known or not (known[recipe].flagged or known[recipe].state in LIVE)}
-            packed = _packed(work, list(rest.values()), self._estimators)
+            packed = _packed(work, rest, self._estimators)
             artifacts = {}
             for one in packed:
                 artifact = put_record(work.store, one.shard)
@@ -295,14 +291,12 @@ def _lost(outcome: ShotOutcome | None) -> bool:
     return outcome is None or not (outcome.flagged or outcome.state == "failed")
 
 
-def _packed(work: Work, requests: Sequence[ShotRequest], estimators: Estimators,
-            startup_s: float | None = None) -> tuple[Packed, ...]:
-    if not requests:
+def _packed(work: Work, missing: Mapping[str, ShotRequest], estimators: Estimators, *,
+            whole: bool = False) -> tuple[Packed, ...]:
+    if not missing:
         return ()
-    estimator = estimators.of(requests[0].generator.name)
-    return pack(requests, [estimator.seconds(request) for request in requests],
-                [generate_shot.recipe(request) for request in requests], episode=work.episode, language=work.language,
-                startup_s=estimator.startup_s if startup_s is None else startup_s, correction=estimator.correction)
+    estimator = estimators.of(next(iter(missing.values())).generator.name)
+    return estimator.shards(missing, episode=work.episode, language=work.language, whole=whole)
 
 
 def _failure(failed: Sequence[tuple[ShotRequest, ShotOutcome | None]]) -> InfinidubError:

@@ -17,11 +17,11 @@ from models.pool import ShardLine
 from models.records import Inspection, Plan, Record, ShotRequest, Source
 from models.timebase import seconds
 from tasks.estimate import Estimators
-from tasks.generate import generate_shot
+from tasks.generate import missing_shots
 from tasks.history import Event, delivered, events
 from tasks.media import probe
 from tasks.shards import history, overview
-from tasks.step import NotDoneError, Q, R, Runner, Step, Work, find, lookup
+from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup
 from tasks.store import writing
 
 
@@ -152,11 +152,7 @@ def _forecast(space: Workspace, job: EpisodeJob, row: Row, length: float | None,
 
 
 def _missing(work: Work, plan: Plan) -> dict[str, ShotRequest]:
-    """Recipe → request of the shots that are not there, in the order of the episode."""
-    requests = {generate_shot.recipe(shot.request): shot.request for shot in plan.shots if shot.request}
-    recorded = work.ledger.find_many(requests)  # one look for all, since of a new plan nothing is there
-    return {recipe: request for recipe, request in requests.items()
-            if recipe not in recorded or find(work, generate_shot, request) is None}
+    return missing_shots(work, [shot.request for shot in plan.shots if shot.request])
 
 
 def _gpu(space: Workspace, missing: dict[str, ShotRequest], estimators: Estimators) -> dict[str, Any]:

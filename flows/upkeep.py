@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -19,6 +18,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Crashed
 
+from flows.deployments import flow_run_id
 from flows.notify import announce
 from flows.options import refuse_secrets
 from flows.pool import ENDED_S, FORGOTTEN_S, open_pool
@@ -74,7 +74,7 @@ def crash(names: Collection[str]) -> int:
     Args:
         names: Of flow runs; those of Jobs, which Prefect does not know, are passed over.
     """
-    ids, ended = [UUID(name) for name in names if _is_uuid(name)], 0
+    ids, ended = [identity for name in names if (identity := flow_run_id(name))], 0
     unended = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED))
     with get_client(sync_client=True) as client:
         while ids:
@@ -86,14 +86,6 @@ def crash(names: Collection[str]) -> int:
             within = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=ids))
             ids = [run.id for run in client.read_flow_runs(flow_run_filter=within)]
     return ended
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        UUID(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _space(config: str, settings: Mapping[str, Any] | None) -> Workspace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Literal, cast
@@ -53,10 +54,12 @@ class Estimator:
         modelled = _modelled(request)
         return (GUESS_S * request.generated_frames if modelled is None else modelled) * self.correction
 
-    def shards(self, missing: Mapping[str, ShotRequest], *, episode: str, language: str) -> tuple[Packed, ...]:
-        """Missing shots (recipe → request, in the order of the episode) packed by these estimates."""
+    def shards(self, missing: Mapping[str, ShotRequest], *, episode: str, language: str,
+               whole: bool = False) -> tuple[Packed, ...]:
+        """Missing shots (recipe → request, in the episode's order) packed by these estimates; `whole`: into one."""
         return pack(list(missing.values()), [self.seconds(request) for request in missing.values()], list(missing),
-                    episode=episode, language=language, startup_s=self.startup_s, correction=self.correction)
+                    episode=episode, language=language, startup_s=math.inf if whole else self.startup_s,
+                    correction=self.correction)
 
 
 def _modelled(request: ShotRequest) -> float | None:

@@ -22,7 +22,7 @@ from models.records import Clip, Clips, Placement, Request, Shard, ShardResult, 
 from models.timebase import CLOCK, generation_divisor
 from tasks.checkpoint import Checkpoint
 from tasks.media import FrameReader, read_audio
-from tasks.step import Work, perform, step
+from tasks.step import Work, find, perform, step
 from tasks.store import alone
 
 HEARING_RATE = 16_000
@@ -77,6 +77,14 @@ def generate_shot(work: Work, request: ShotRequest) -> Clip:
             error.retryable = False
         error.at(f"shot {request.shot}")
         raise
+
+
+def missing_shots(work: Work, requests: Sequence[ShotRequest]) -> dict[str, ShotRequest]:
+    """Recipe → request of those of which there is no result, in the same order."""
+    asked = {generate_shot.recipe(request): request for request in requests}
+    recorded = work.ledger.find_many(asked)  # one look for all, since of a new plan nothing is there
+    return {recipe: request for recipe, request in asked.items()
+            if recipe not in recorded or find(work, generate_shot, request) is None}
 
 
 def reseeded(request: ShotRequest) -> ShotRequest:

@@ -135,13 +135,9 @@ def enqueue(ledger: Ledger, packed: Sequence[Packed], *, artifacts: Mapping[str,
         queued = _free(session, packed)
         now = _time(session)
         shards = [{
-            "id": one.shard.id, "run_id": run_id, "episode": one.shard.episode, "language": one.shard.language,
-            "shots": [request.shot for request in one.shard.requests], "state": "queued",
-            "updated": datetime.now(UTC), "catalog": catalog, "artifact": artifacts[one.shard.id],
-            "engine": one.shard.requests[0].generator.name,
-            "frames": sum(request.generated_frames for request in one.shard.requests), "estimate_s": one.estimate_s,
+            **_told(one, run_id, catalog), "id": one.shard.id, "state": "queued", "artifact": artifacts[one.shard.id],
             "priority": priority, "in_flight": in_flight, "tries_left": TRIES, "not_before": 0.0,
-            "deadline": now + deadline_s, "lease_until": None, "error_class": "", "error": "",
+            "deadline": now + deadline_s,
         } for one in queued]
         shots = [{
             "recipe": recipe, "shard": one.shard.id, "shot": request.shot, "flagged": False, "error_class": "",
@@ -150,6 +146,16 @@ def enqueue(ledger: Ledger, packed: Sequence[Packed], *, artifacts: Mapping[str,
         _put(session, ShardRow, "id", shards)
         _put(session, ShardShot, "recipe", sorted(shots, key=lambda shot: str(shot["recipe"])))
         return [one.shard.id for one in queued]
+
+
+def _told(packed: Packed, run_id: str, catalog: str) -> dict[str, Any]:
+    """Columns of a shard that begins anew, whoever works it off."""
+    shard = packed.shard
+    return {"run_id": run_id, "episode": shard.episode, "language": shard.language,
+            "shots": [request.shot for request in shard.requests], "updated": datetime.now(UTC), "catalog": catalog,
+            "engine": shard.requests[0].generator.name,
+            "frames": sum(request.generated_frames for request in shard.requests), "estimate_s": packed.estimate_s,
+            "lease_until": None, "error_class": "", "error": ""}
 
 
 def _free(session: Session, packed: Sequence[Packed]) -> list[Packed]:
@@ -519,12 +525,7 @@ def hold(ledger: Ledger, packed: Packed, *, run_id: str, catalog: str, owner: st
         row = session.get(ShardRow, packed.shard.id, with_for_update={"key_share": True})
         if row is not None and row.state in LIVE:
             return None
-        values = {"run_id": run_id, "episode": packed.shard.episode, "language": packed.shard.language,
-                  "shots": [request.shot for request in packed.shard.requests], "state": "running",
-                  "updated": datetime.now(UTC), "catalog": catalog, "artifact": "",
-                  "engine": packed.shard.requests[0].generator.name,
-                  "frames": sum(request.generated_frames for request in packed.shard.requests),
-                  "estimate_s": packed.estimate_s, "lease_until": None, "error_class": "", "error": ""}
+        values = {**_told(packed, run_id, catalog), "state": "running", "artifact": ""}
         if row is None:
             row = ShardRow(id=packed.shard.id, attempt=0)
             session.add(row)

@@ -35,6 +35,7 @@ from infinitetalk.train.dit import DitRecipe, train_transformer
 from infinitetalk.train.flow import FlowSettings
 from infinitetalk.train.lessons import Taught, lessons
 from infinitetalk.train.loop import LONGEST, Recipe
+from infinitetalk.world.clip_file import sha256
 
 ABOUT, DONE = "experiment.json", "done.json"
 NEEDED = (FILE, DIT, codec.WEIGHTS, speech.WEIGHTS)
@@ -107,7 +108,7 @@ class Experiment:
         self.arms = arms(self.config, how.sdedit)
         about = {"training": asdict(training), "how": asdict(how),
                  "arms": [repr(replace(arm, told="")) for arm in self.arms],
-                 "base": {name: _sha256(base / name) for name in (*NEEDED, READER) if (base / name).is_file()},
+                 "base": {name: sha256(base / name) for name in (*NEEDED, READER) if (base / name).is_file()},
                  "data": _listing(data), "test": _listing(test or data), "networks": networks is not None}
         self._enter(about, base)
         self.bench = Bench(work, how, networks)
@@ -250,11 +251,6 @@ def _count(told: Told, done: int, of: int) -> None:
 def begun(work: Path) -> bool:
     """Whether a folder holds an experiment."""
     return (work / ABOUT).is_file()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _listing(folder: Path) -> str:

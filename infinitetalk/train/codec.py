@@ -86,10 +86,13 @@ def train_codec(config: SmallConfig, clips: Sequence[TalkingClip], out: Path, mi
         raise BadInputError(f"no clip has {weighing.frames} frames", where="training", hint="Give longer clips")
     torch.manual_seed(recipe.seed)
     network = SmallCodec.read(begin, config.codec).network.train() if begin else Autoencoder(config.codec)
-    if begin is None:
-        network.begin(_cubes(long, weighing.mouth))
     network = network.to(device, memory_format=torch.channels_last)
-    run = Run(network, recipe, out / "codec", f"codec {config.codec} {weighing}")
+
+    def first() -> None:
+        if begin is None:
+            network.begin(_cubes(long, weighing.mouth).to(device))
+
+    run = Run(network, recipe, out / "codec", f"codec {config.codec} {weighing}", begin=first)
     piece = run.fit(_loss(network, long, recipe.batch, weighing), minutes, told)
     average = cast(Autoencoder, run.averaged())
     normalise(average, long, weighing.frames)

@@ -192,17 +192,21 @@ def train_transformer(lessons: Lessons, out: Path, config: SmallConfig, minutes:
     torch.manual_seed(recipe.run.seed)
     transformer = initialise(SmallTransformer(config.transformer), recipe.run.seed)
     train, held = lessons.chunks(config, recipe.draw)
-    examples = train.batch(random.Random(recipe.run.seed), MEASURED)  # noqa: S311
-    transformer.measure(examples.latent, examples.reference)
-    if start is not None:
-        transformer.load_state_dict(load_transformer(start, config).state_dict())
     parts: dict[str, nn.Module] = {"transformer": transformer.to(device)}
     if recipe.flow.visemes:
         visemes = torch.cat([clip.visemes for clip in lessons.train])
         parts["head"] = VisemeHead(transformer, visemes, config.transformer.num_layers // 2)
     network = nn.ModuleDict(parts).to(device)
     told_of = json.dumps({"config": asdict(config), "recipe": asdict(recipe)}, sort_keys=True)
-    run = Run(network, recipe.run, out / "run", told_of, team)
+
+    def begin() -> None:
+        if start is None:
+            examples = train.batch(random.Random(recipe.run.seed), MEASURED).to(transformer.device)  # noqa: S311
+            transformer.measure(examples.latent, examples.reference)
+        else:
+            transformer.load_state_dict(load_transformer(start, config).state_dict())
+
+    run = Run(network, recipe.run, out / "run", told_of, team, begin)
     lesson = Lesson(transformer, parts.get("head"), train, recipe, team.count if team else 1)
     if not run.first:
         return run.fit(lesson, minutes)

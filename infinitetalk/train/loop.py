@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from infinitetalk.errors import BadInputError
 from infinitetalk.train.checkpoint import (
     DivergedError,
+    Standing,
     optimiser_tensors,
     read_state,
     resting,
@@ -123,21 +124,26 @@ class Run:
         folder: Where states lie.
         of: What the run is of, besides the recipe: a folder's states are taken up by the same run only.
         team: The processes that train it; none: this one alone.
+        begin: Gives the network its first weights; called where no state stands in for them.
 
     Raises:
         BadInputError: The folder's states are of another run.
         BadWeightsError: They are damaged.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, folder: Path, of: str, team: Team | None = None) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, folder: Path, of: str, team: Team | None = None,
+                 begin: Callable[[], object] = lambda: None) -> None:
         self.team = team
         self.network, self.recipe, self.folder = network, recipe, folder
         self._of = identity(of, asdict(recipe))
         self._names = [name for name, _ in network.named_parameters()]
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, betas=(0.9, 0.98),
                                             weight_decay=recipe.decay)
+        standing = read_state(folder, self._of)
+        if standing is None:
+            begin()
         self.average = Ema(network, recipe.ema)
-        self.step = self._resumed()
+        self.step = self._resumed(standing) if standing else 0
 
     def fit(self, loss: Callable[[Generator], Tensor], minutes: float = LONGEST,
             told: Told = lambda step, loss: None) -> Piece:
@@ -181,7 +187,7 @@ class Run:
         """Write the state."""
         if not self.first:
             return
-        tensors = {f"network.{name}": value for name, value in self.network.named_parameters()}
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
         memory = optimiser_tensors(self._optimiser, self._names)
         save_state(self.folder, self.step, self._of, tensors | {f"memory.{name}": one for name, one in memory.items()})
@@ -205,14 +211,10 @@ class Run:
         self.average.update(self.network, self.step)
         return value
 
-    def _resumed(self) -> int:
-        standing = read_state(self.folder, self._of)
-        if standing is None:
-            return 0
-        weights = standing.part("network")
+    def _resumed(self, standing: Standing) -> int:
+        self.network.load_state_dict(standing.part("network"))
         with torch.no_grad():
-            for name, value in self.network.named_parameters():
-                value.copy_(weights[name])
+            for name in self._names:
                 self.average.values[name].copy_(standing.part("average")[name])
         if standing.step:
             restore_optimiser(self._optimiser, self._names, standing.part("memory"))

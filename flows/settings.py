@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     """Transcribe the dubbed speech back and report its word error rate."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
+    production: bool = False
+    """Refuse what is otherwise only flagged: speakers without a voice of their own, pictures without consent."""
     prefect: bool = True
     """Run under Prefect; without it the same steps are called plainly."""
     dispatch: Literal["here", "prefect", "job"] = "here"

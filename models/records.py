@@ -156,6 +156,8 @@ class Speaker(Record):
     name: str = ""
     pitch_hz: float | None = None
     """Median fundamental frequency, None when it could not be measured."""
+    embedding: tuple[float, ...] = ()
+    """His voice as a vector of length 1, by the diarizer's engine; () where it makes none."""
 
 
 class Transcript(Record):
@@ -183,6 +185,16 @@ class LineEdit(Record):
     """SHA-256 of the source text (UTF-8) that it translates."""
 
 
+class Candidate(Record):
+    """One way to say a line in the target language."""
+
+    text: str
+    score: float
+    """Of the translator: higher is better, comparable within a line only."""
+    origin: Literal["engine", "shorter"] = "engine"
+    """'shorter': it was asked for because the others took too long."""
+
+
 class TranslatedLine(Record):
     """The target text of one line."""
 
@@ -191,6 +203,10 @@ class TranslatedLine(Record):
     origin: Literal["engine", "script", "edit"] = "engine"
     flags: tuple[str, ...] = ()
     """Warnings, e.g. 'glossary: lighthouse → faro is missing'."""
+    candidates: tuple[Candidate, ...] = ()
+    """What `text` was chosen from, best first; none of scripts and edits."""
+    kept: bool = False
+    """The source's own voice stays: it speaks another language than the episode."""
 
 
 class Translation(Record):
@@ -225,11 +241,20 @@ class SpokenLine(Record):
     flags: tuple[str, ...] = ()
 
 
+class KeptLine(Record):
+    """A line in which the source's own voice stays."""
+
+    id: LineId
+    start: Tick
+    end: Tick
+
+
 class Speech(Record):
     """All spoken lines of a language; lines of one speaker never overlap."""
 
     language: str
     lines: tuple[SpokenLine, ...]
+    kept: tuple[KeptLine, ...] = ()
 
 
 class Loudness(Record):

@@ -29,6 +29,7 @@ Utterances = Annotated[int, typer.Option(help="How many utterances the speech en
 Start = Annotated[Path | None, typer.Option("--start", metavar="FILE", show_default=False,
                                             help="Weights of a transformer to begin with.")]
 Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on visemes; 0: none.")]
+Steps = Annotated[int, typer.Option(min=1, help="Of the whole run; the learning rate falls to nothing over them.")]
 Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 24 suits a CPU, 256 a GPU.")]
 Processes = Annotated[int, typer.Option(min=1, help="That train together, one thread each; 1: one, with all threads.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
@@ -77,7 +78,8 @@ def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes 
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
-              heard: Heard = "speech", batch: Batch = 24, processes: Processes = 1, as_json: Json = False) -> int:
+              heard: Heard = "speech", steps: Steps = 20_000, batch: Batch = 24, processes: Processes = 1,
+              as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace
@@ -96,8 +98,9 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         taught = lessons(data, out, config)
         _name_skipped(taught.skipped)
         recipe = DitRecipe()
-        recipe = replace(recipe, run=replace(recipe.run, batch=batch), flow=replace(recipe.flow, visemes=visemes),
-                         draw=replace(recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
+        recipe = replace(recipe, run=replace(recipe.run, steps=steps, batch=batch),
+                         flow=replace(recipe.flow, visemes=visemes), draw=replace(
+                             recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
         with team(processes, data, out, config, minutes, recipe, start) as together:
             piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,

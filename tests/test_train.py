@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -18,10 +20,11 @@ from infinitetalk.conditioning import Conditioner
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.networks import Networks
 from infinitetalk.pictures import from_uint8
+from infinitetalk.small.load import load_transformer
 from infinitetalk.small.vision import LatentVision
 from infinitetalk.train.checkpoint import BEFORE, NEWEST, TENSORS, DivergedError, read_state, save_state
 from infinitetalk.train.data import Prepared
-from infinitetalk.train.dit import DitRecipe, Lesson, train_transformer
+from infinitetalk.train.dit import DitRecipe, Lesson, train_transformer, write
 from infinitetalk.train.draw import TRUTH, Chunks, DrawSettings, Place
 from infinitetalk.train.ema import Ema
 from infinitetalk.train.flow import (
@@ -289,6 +292,24 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(folder / "run" / NEWEST / TENSORS))
 
 
+@contextmanager
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever run is begun within is stopped after the state of its third step."""
+    step, steps = Lesson.__call__, 0
+
+    def pulled(self: Lesson, rng: np.random.Generator) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise KeyboardInterrupt
+        return step(self, rng)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lesson, "__call__", pulled)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_a_run_that_was_cut_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run(tmp_path / "whole")
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
@@ -296,17 +317,7 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pyt
     written = (tmp_path / "whole" / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in written] == [0, 2, 4, 6]
     assert (tmp_path / "whole" / "run" / "sheets" / "0000004.png").stat().st_size > 0
-    step, steps = Lesson.__call__, 0
-
-    def pulled(self: Lesson, rng: np.random.Generator) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 5:  # after the state of step 3
-            raise KeyboardInterrupt
-        return step(self, rng)
-
-    monkeypatch.setattr(Lesson, "__call__", pulled)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(monkeypatch):
         run(tmp_path / "cut")
     run(tmp_path / "cut")
     whole, cut = tensors(tmp_path / "whole"), tensors(tmp_path / "cut")
@@ -351,6 +362,19 @@ def test_a_run_begins_with_given_weights(tmp_path: Path) -> None:
     with pytest.raises(BadWeightsError, match="configuration"):
         train_transformer(lessons(), tmp_path / "third", replace(MINI, context=9), 1, recipe=RECIPE,
                           start=tmp_path / "first" / "dit.safetensors")
+
+
+def test_given_weights_are_told_at_the_beginning_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path)
+    given = load_transformer(tmp_path / "dit.safetensors", MINI)
+    given.kept.add_(0.25)  # as if measured on other people
+    write(given, MINI, tmp_path)
+    train_transformer(lessons(), tmp_path / "whole", MINI, 1, recipe=RECIPE, start=tmp_path / "dit.safetensors")
+    with stopped(monkeypatch):
+        train_transformer(lessons(), tmp_path / "cut", MINI, 1, recipe=RECIPE, start=tmp_path / "dit.safetensors")
+    train_transformer(lessons(), tmp_path / "cut", MINI, 1, recipe=RECIPE)
+    files = [(tmp_path / name / "dit.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert files[0] == files[1]
 
 
 def test_states_are_whole_or_the_one_before(tmp_path: Path) -> None:
@@ -452,7 +476,7 @@ def test_the_verb_begins_goes_on_and_refuses(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("infinitetalk.train.dit.DitRecipe", lambda: recipe)
 
     def verb(**options: object) -> int:
-        return cli_train.train_dit(tmp_path, tmp_path, **options)  # type: ignore[arg-type]
+        return cli_train.train_dit(tmp_path, tmp_path, steps=6, **options)  # type: ignore[arg-type]
 
     with pytest.raises(InputError, match="no run to go on with"):
         verb(resume=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
 
-from models.records import LineId, Tick
+from models.records import Line, LineId, Tick
 from models.timebase import ticks
 
 GAP = ticks(Fraction(12, 100))
@@ -37,6 +38,9 @@ class PlannedLine:
     """Length of the voice at its natural tempo."""
 
 
+Timed = TypeVar("Timed", bound=Line | PlannedLine)
+
+
 @dataclass(frozen=True)
 class Fit:
     """Where and how a voice is laid. All times are ticks."""
@@ -58,6 +62,24 @@ class Fit:
         return self.stretched - self.length
 
 
+def slots(lines: Sequence[Line | PlannedLine], end: Tick) -> dict[LineId, tuple[Tick, Tick]]:
+    """What each line may take: its own time and the pause after it.
+
+    Args:
+        lines: In any order.
+        end: Length of the episode.
+
+    Returns:
+        Line id → onset of the source line, and the latest end that takes nothing from anybody. Ordered by onset.
+    """
+    ordered = _ordered(lines)
+    return {line.id: _slot(line, ordered[number + 1:], end) for number, line in enumerate(ordered)}
+
+
+def _ordered(lines: Sequence[Timed]) -> list[Timed]:
+    return sorted(lines, key=lambda line: (line.start, line.end, line.id))
+
+
 def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
     """Fit each voice to its slot.
 
@@ -70,11 +92,11 @@ def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
         episode ends before), the tempo natural / stretched is within SLOWEST … FASTEST, and
         [start, start + length) is within the episode and overlaps no other line of the same speaker.
     """
-    ordered = sorted(lines, key=lambda line: (line.start, line.end, line.id))
-    slots = [_slot(line, ordered[number + 1:], end) for number, line in enumerate(ordered)]
+    ordered, allowed = _ordered(lines), slots(lines, end)
     fits: list[Fit] = []
     free: dict[str, Tick] = {}
-    for number, (line, slot) in enumerate(zip(ordered, slots, strict=True)):
+    for number, line in enumerate(ordered):
+        slot = allowed[line.id]
         start = min(max(line.start, free.get(line.speaker, 0)), end)
         fit = _fit(line, start, slot)
         following = (other.start for other in ordered[number + 1:] if other.speaker == line.speaker)
@@ -85,7 +107,7 @@ def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
     return fits
 
 
-def _slot(line: PlannedLine, later: Iterable[PlannedLine], end: Tick) -> tuple[Tick, Tick]:
+def _slot(line: Line | PlannedLine, later: Iterable[Line | PlannedLine], end: Tick) -> tuple[Tick, Tick]:
     """A line's own time and the pause after it.
 
     Lines that begin while it still runs in the source may be overlapped again, unless they are the same speaker's.

@@ -256,7 +256,7 @@ class Session:
         """What a quality gate failed, in words."""
         return [f"{episode}·{language}: {check.words}"
                 for (episode, language), done in sorted(self.localized.items())
-                for check in done.inspection.checks if not check.passed]
+                for check in done.inspection.checks if check.failed]
 
     @property
     def warnings(self) -> list[str]:

@@ -110,7 +110,7 @@ def _row(episode: str, language: str, names: set[str], news: dict[tuple[str, str
         if steps[step] == "failed":
             trouble = event
     source, plan, seen = found.get("ingest"), found.get("plan"), found.get("inspect")
-    missed = [check.words for check in seen.checks if not check.passed] if isinstance(seen, Inspection) else []
+    missed = [check.words for check in seen.checks if check.failed] if isinstance(seen, Inspection) else []
     return Row(episode, language, steps, trouble, source if isinstance(source, Source) else None,
                plan if isinstance(plan, Plan) else None, tuple(missed))
 

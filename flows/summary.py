@@ -92,7 +92,7 @@ def summarize(run: Session) -> Summary:
             ended = f"the run ended before: {run.broken}" if run.broken else "the run ended before it was its turn"
             outcomes[key] = "failed", failure or ended
         elif key in todo or run.todo is None:
-            missed = "; ".join(check.words for check in done.inspection.checks if not check.passed)
+            missed = "; ".join(check.words for check in done.inspection.checks if check.failed)
             outcomes[key] = "dubbed", missed or f"{done.deliverable.generated_s:.1f} s of picture generated"
         else:
             outcomes[key] = "skipped", "nothing changed"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.timebase import Rate, generation_divisor
+from models.timebase import Rate, generation_divisor, timecode
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tick = Annotated[int, Field(ge=0)]
@@ -428,20 +428,66 @@ class Assembled(Record):
 
 
 class Check(Record):
-    """One measured figure against its bar."""
+    """One thing that was measured on the finished files, against its bar."""
 
     name: str
-    value: float
-    bar: str
+    what: str = ""
+    """What it says, in one plain sentence."""
+    value: float | None = None
+    """None where it could not be measured."""
+    unit: str = ""
+    bar: str = ""
     passed: bool
+    """False, too, where it was not measured: `state` tells."""
     worst: str = ""
-    """Where it is worst: a line id, a timecode."""
+    """Where it is worst, in words: a line id, a shot."""
+    at: Tick | None = None
+    """When that is."""
+    gate: bool = True
+    """Whether it holds a delivery up; else it informs."""
+    why: str = ""
+    """Why it was not measured."""
+
+    @property
+    def state(self) -> Literal["passed", "failed", "not measured"]:
+        """What came of it."""
+        return "not measured" if self.value is None else "passed" if self.passed else "failed"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it holds the delivery up."""
+        return self.gate and self.state == "failed"
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Plain JSON, for reports: with its state, and the worst place as a timecode."""
+        return {**self.model_dump(mode="json"), "state": self.state,
+                "at": None if self.at is None else timecode(self.at)}
+
+    @property
+    def mark(self) -> str:
+        """Its state as one sign."""
+        return {"passed": "✓", "failed": "✗" if self.gate else "!", "not measured": "–"}[self.state]
 
     @property
     def words(self) -> str:
         """Value and bar, for people."""
+        if self.value is None:
+            return f"{self.name} was not measured: {self.why}"
         worst = f", worst at {self.worst}" if self.worst else ""
-        return f"{self.name} is {self.value:.4g}, the bar is {self.bar}{worst}"
+        return f"{self.name} is {self.value:.4g}{self.unit and ' '}{self.unit}, the bar is {self.bar}{worst}"
+
+
+class HeardBack(Record):
+    """Lines as a recognizer hears them in the dialogue stem; several where they cannot be heard apart."""
+
+    lines: tuple[LineId, ...]
+    text: str
+    """What was to be said."""
+    heard: str
+    wer: float
+    """Words that differ, over the words of `text`."""
+    at: Tick
 
 
 class Inspection(Record):
@@ -455,11 +501,18 @@ class Inspection(Record):
     onset_within_120ms: float
     stretched_over_1_15: float
     overflow_lines: int
+    heard: tuple[HeardBack, ...] = ()
+    """Every line as it was heard, the worst first."""
 
     @property
     def passed(self) -> bool:
-        """True when no check failed."""
-        return all(c.passed for c in self.checks)
+        """True when no gate failed."""
+        return not any(c.failed for c in self.checks)
+
+    @property
+    def measured(self) -> int:
+        """How many of the checks could be made."""
+        return sum(c.state != "not measured" for c in self.checks)
 
 
 class Deliverable(Record):

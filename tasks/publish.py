@@ -195,7 +195,8 @@ def _report(delivered: Deliverable, inspection: Inspection, mix: Mix, speech: Sp
     report = {
         "deliverable": delivered.model_dump(mode="json"),
         "files": list(files),
-        "inspection": {"passed": inspection.passed, **inspection.model_dump(mode="json")},
+        "inspection": {"passed": inspection.passed, **inspection.model_dump(mode="json"),
+                       "checks": [check.data for check in inspection.checks]},
         "source": {"sha256": source.original, "conformed": source.conformed},
         "mix": {"bed": mix.bed_kind, "gain_db": mix.gain_db, "loudness": mix.loudness.model_dump(mode="json")},
         "lines": [_line(line) for line in speech.lines],

@@ -271,6 +271,182 @@ class Edit(Table):
     updated: Mapped[datetime]
 
 
+class CastMember(Table):
+    """Somebody who speaks in a series. What he sounds like is in the rows of `CastSpeaker` that point here."""
+
+    __tablename__ = "cast_members"
+    series: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 1, in the order in which they were first heard; shown as M1, M2 …"""
+    name: Mapped[str] = mapped_column(default="")
+    gender: Mapped[str] = mapped_column(sa.String(8), default="")
+    person: Mapped[str] = mapped_column(default="")
+    """Name of the real person whose voice and face these are. These three are set by people only, '' until then."""
+    merged_into: Mapped[int | None]
+    """Number of the member that he turned out to be."""
+    author: Mapped[str] = mapped_column(default="")
+    """Who decided something about him last; '' for nobody yet."""
+    updated: Mapped[datetime]
+
+
+class CastSpeaker(Table):
+    """A speaker of one episode: which member he is, and what he sounds like there."""
+
+    __tablename__ = "cast_speakers"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    speaker: Mapped[str] = mapped_column(primary_key=True)
+    series: Mapped[str]
+    member: Mapped[int]
+    found: Mapped[str] = mapped_column(sa.String(8))
+    """voice, name, new, person: how it is known that he is that member."""
+    likeness: Mapped[float | None]
+    """Cosine with the member's other voices, where that decided."""
+    name: Mapped[str] = mapped_column(default="")
+    """As a transcript or diarization calls him."""
+    pitch_hz: Mapped[float | None]
+    embedding: Mapped[list[Any]]
+    space: Mapped[str] = mapped_column(sa.String(64), default="")
+    """Which engine's embedding: those of two cannot be compared."""
+    updated: Mapped[datetime]
+    __table_args__ = (sa.ForeignKeyConstraint(["series", "member"], ["cast_members.series", "cast_members.number"]),
+                      sa.Index("ix_cast_speakers_series_member", "series", "member"))
+
+
+class CastVoiceRow(Table):
+    """A member's voice in one language, by one synthesizer: chosen once, and the same in all episodes."""
+
+    __tablename__ = "cast_voices"
+    series: Mapped[str] = mapped_column(primary_key=True)
+    member: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    synthesizer: Mapped[str] = mapped_column(primary_key=True)
+    voice: Mapped[str]
+    share: Mapped[int]
+    """How many others of the series had this voice already when it was given to him: two runs that choose at the same
+    time cannot both be the first."""
+    chosen: Mapped[str] = mapped_column(sa.String(8))
+    """default, person."""
+    author: Mapped[str] = mapped_column(default="")
+    updated: Mapped[datetime]
+    __table_args__ = (sa.UniqueConstraint("series", "language", "synthesizer", "voice", "share"),
+                      sa.ForeignKeyConstraint(["series", "member"], ["cast_members.series", "cast_members.number"]))
+
+
+class ConsentRow(Table):
+    """What a person agreed to: that his voice is imitated, or his picture made anew."""
+
+    __tablename__ = "consents"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person: Mapped[str]
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    """voice, likeness."""
+    scope: Mapped[str]
+    """A series, an episode (series/id), or '*' for everything."""
+    languages: Mapped[list[Any]]
+    """BCP-47; none: all."""
+    expires: Mapped[str] = mapped_column(sa.String(10), default="")
+    """ISO date of its last day (UTC); '' for never."""
+    evidence: Mapped[str] = mapped_column(default="")
+    evidence_sha256: Mapped[str] = mapped_column(sa.String(64), default="")
+    recorded_by: Mapped[str]
+    recorded: Mapped[datetime]
+    revoked_by: Mapped[str] = mapped_column(default="")
+    revoked: Mapped[datetime | None]
+
+
+class ConsentUse(Table):
+    """Which consent stood behind a result when it was asked for: what `trace` shows."""
+
+    __tablename__ = "consent_uses"
+    recipe: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    consent: Mapped[int] = mapped_column(sa.ForeignKey("consents.id"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    noted: Mapped[datetime]
+
+
+class TargetLine(Table):
+    """A line of an episode and its text in one language, as it was translated last: what is reviewed."""
+
+    __tablename__ = "target_lines"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    place: Mapped[int]
+    """Its number in the episode, from 0."""
+    speaker: Mapped[str]
+    start: Mapped[int] = mapped_column(sa.BigInteger)
+    end: Mapped[int] = mapped_column(sa.BigInteger)
+    source: Mapped[str]
+    text: Mapped[str]
+    origin: Mapped[str] = mapped_column(sa.String(16))
+    flags: Mapped[list[Any]]
+    candidates: Mapped[list[Any]]
+    """Texts of the others that it was chosen from."""
+
+
+class Approval(Table):
+    """Somebody found a line right as it was then; it lapses where its source or its text changes."""
+
+    __tablename__ = "approvals"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    """Of source and text: `models.review.digest`."""
+    who: Mapped[str]
+    updated: Mapped[datetime]
+
+
+class Lock(Table):
+    """A text that stays whatever engines, scripts, imports and edits say, until somebody unlocks it."""
+
+    __tablename__ = "locks"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    text: Mapped[str]
+    source: Mapped[str]
+    start: Mapped[int] = mapped_column(sa.BigInteger)
+    end: Mapped[int] = mapped_column(sa.BigInteger)
+    """What was said in the source then, and when: another line may come to bear the same id."""
+    who: Mapped[str]
+    updated: Mapped[datetime]
+
+
+class Review(Table):
+    """How far the review of one language of an episode is."""
+
+    __tablename__ = "reviews"
+    episode: Mapped[str] = mapped_column(primary_key=True)
+    language: Mapped[str] = mapped_column(primary_key=True)
+    script: Mapped[str] = mapped_column(sa.String(64))
+    """SHA-256 of transcript and translation that `target_lines` holds."""
+    state: Mapped[str] = mapped_column(sa.String(16))
+    """open: nobody asked for it; awaiting; approved."""
+    since: Mapped[datetime | None]
+    deadline: Mapped[float | None]
+    """`clock()` at which the time for it is over; none where that was told already."""
+    on_timeout: Mapped[str] = mapped_column(sa.String(16))
+    """approve or wait."""
+
+
+class ReviewEvent(Table):
+    """Who did what to a language's texts, and when; rows are only ever added."""
+
+    __tablename__ = "review_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    episode: Mapped[str]
+    language: Mapped[str]
+    line: Mapped[str] = mapped_column(sa.String(32), default="")
+    """'' is all of the language."""
+    what: Mapped[str] = mapped_column(sa.String(16))
+    """ask, export, import, edit, undo, approve, lock, unlock, time-out."""
+    who: Mapped[str]
+    at: Mapped[datetime]
+    details: Mapped[dict[str, Any]]
+    __table_args__ = (sa.Index("ix_review_events_episode_language", "episode", "language"),)
+
+
 class Take(Table):
     """How often a step was asked to be done anew (`infinidub redo --from`)."""
 

@@ -238,6 +238,8 @@ class SpokenLine(Record):
     """`natural / length`: above 1 the voice was sped up."""
     overflow: Tick = 0
     """Ticks by which the fitted voice would still have passed the slot's end."""
+    coverage: float = Field(default=1.0, ge=0, le=1)
+    """Share of the source line's time in which the dub speaks."""
     flags: tuple[str, ...] = ()
 
 
@@ -263,19 +265,35 @@ class Loudness(Record):
     integrated_lufs: float
     true_peak_dbtp: float
     range_lu: float = 0.0
+    dialogue_lufs: float | None = None
+    """Of everything that is heard while somebody speaks (BS.1770-1); None: nobody does, or it was not measured."""
+    dialogue_share: float | None = None
+    """Part of the time in which somebody speaks; None: not measured."""
+
+
+class Leak(Record):
+    """How much of the source's voice is still heard in the bed, in the line where it is most."""
+
+    db: float
+    """Against the voice in the source: 0 is all of it."""
+    line: LineId
+    at: Tick
 
 
 class Mix(Record):
-    """The dubbed sound: 48 kHz FLACs, each exactly as long as the picture."""
+    """The dubbed sound: 48 kHz FLACs with 24 bits, each exactly as long as the picture; dialogue + bed = mix."""
 
     language: str
     mix: Artifact
     dialogue: Artifact
-    """Dialogue stem, before loudness of the programme is set; same gain as in the mix."""
+    """DX: the dub's voices, one channel, as in the mix: in both sides of stereo, in the centre of 5.1 and 7.1."""
     bed: Artifact
-    bed_kind: Literal["given", "ducked"]
+    """ME: music and effects, all channels, as in the mix; and the source's own voice where it is kept."""
+    bed_kind: Literal["given", "separated", "ducked"]
     loudness: Loudness
     gain_db: float
+    leak: Leak | None = None
+    """None: no line of the source could be compared."""
 
 
 # -- picture ----------------------------------------------------------------------------------------------------------

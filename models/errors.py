@@ -6,6 +6,7 @@
     │   └── SourceChangedError   the source is not the file that was dubbed before
     ├── SetupError               a missing program, engine, voice or weight; says the command that mends it   exit 2
     ├── GateError                a quality gate failed                               exit 3
+    ├── AwaitingReviewError      a person is to look at a language first: no failure, the others go on   exit 0
     ├── EngineError              a model or program gave nonsense for one item       exit 4, retried once
     └── InfrastructureError      database, store, disk or network failed             exit 5, retried
         ├── StorageFullError     no space left; retrying alone does not help
@@ -68,6 +69,12 @@ class GateError(InfinidubError):
     """A quality gate failed."""
 
     exit_code = 3
+
+
+class AwaitingReviewError(InfinidubError):
+    """A language goes on when its texts are approved."""
+
+    exit_code = 0
 
 
 class EngineError(InfinidubError):

@@ -1,15 +1,19 @@
-"""Fitting voices to their slots: when each line is laid, how much its tempo changes, what does not fit. Pure.
+"""Fitting voices to their slots: what is said, when each line is laid, how much its tempo changes. Pure.
 
-A line keeps the onset of its source line. A voice longer than its source first borrows the pause that follows, then is
-sped up; what still does not fit is reported as overflow. Lines of one speaker never overlap: the later one may begin up
-to `MAX_SHIFT` late, and what then still stands in its way is cut off the earlier one.
+A line keeps the onset of its source line. What is longer than its source is said in other words, if there are any that
+fit better; then it borrows the pause that follows; then it is sped up; what still does not fit is reported as overflow.
+Lines of one speaker never overlap: the later one may begin up to `MAX_SHIFT` late, and what then still stands in its
+way is cut off the earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from fractions import Fraction
+from itertools import accumulate
 from typing import TypeVar
 
 from models.records import Line, LineId, Tick
@@ -18,10 +22,12 @@ from models.timebase import ticks
 GAP = ticks(Fraction(12, 100))
 """Silence left before the next line when a pause is borrowed."""
 MAX_SHIFT = ticks(Fraction(12, 100))
-"""The latest that a line may begin after its source: what a viewer does not notice."""
+"""What a viewer does not notice: so late a line may begin, or end, after its source."""
 FASTEST = Fraction(5, 4)
 SLOWEST = Fraction(17, 20)
 """Bounds of the tempo: beyond them speech sounds hurried or drawn."""
+EASY = Fraction(23, 20)
+"""Faster than this is heard: other words are better."""
 NEAR = Fraction(23, 25)
 """A voice that fills this much of its source line's time is left at its natural tempo."""
 
@@ -36,6 +42,8 @@ class PlannedLine:
     end: Tick
     natural: Tick
     """Length of the voice at its natural tempo."""
+    kept: bool = False
+    """The source's own voice stays: nothing is laid, and its time belongs to nobody else."""
 
 
 Timed = TypeVar("Timed", bound=Line | PlannedLine)
@@ -62,8 +70,54 @@ class Fit:
         return self.stretched - self.length
 
 
+class Means(IntEnum):
+    """What it takes to fit a voice to its slot, gentlest first."""
+
+    NONE = 0
+    """It ends with its source line."""
+    BORROWED = 1
+    STRETCHED = 2
+    """Up to `EASY`."""
+    HURRIED = 3
+    OVERFLOW = 4
+
+
+def means_for(natural: Tick, line: Line | PlannedLine, slot: tuple[Tick, Tick]) -> Means:
+    """What it takes to fit a voice.
+
+    Args:
+        natural: Its length.
+        line: The source line.
+        slot: As `slots` gives it.
+    """
+    room = slot[1] - slot[0]
+    if natural <= room:
+        return Means.NONE if natural <= line.end - slot[0] + MAX_SHIFT else Means.BORROWED
+    if natural <= EASY * room:
+        return Means.STRETCHED
+    return Means.HURRIED if natural <= FASTEST * room else Means.OVERFLOW
+
+
+def choose_words(lengths: Sequence[Tick], line: Line | PlannedLine, slot: tuple[Tick, Tick]) -> int:
+    """Index of the wording that needs the gentlest means; of several, the first; where none fits, the shortest.
+
+    Args:
+        lengths: Of each wording's voice, best wording first.
+        line: The source line.
+        slot: As `slots` gives it.
+    """
+    needed = [means_for(length, line, slot) for length in lengths]
+    least = min(needed)
+    if least is Means.OVERFLOW:
+        return min(range(len(lengths)), key=lengths.__getitem__)
+    return needed.index(least)
+
+
 def slots(lines: Sequence[Line | PlannedLine], end: Tick) -> dict[LineId, tuple[Tick, Tick]]:
-    """What each line may take: its own time and the pause after it.
+    """What each line may take: its own time, and the pause after it up to `GAP` before the next line.
+
+    Where somebody else still speaks when the line ends, there is no pause. What the source overlaps may overlap again,
+    unless both lines are the same speaker's.
 
     Args:
         lines: In any order.
@@ -73,11 +127,30 @@ def slots(lines: Sequence[Line | PlannedLine], end: Tick) -> dict[LineId, tuple[
         Line id → onset of the source line, and the latest end that takes nothing from anybody. Ordered by onset.
     """
     ordered = _ordered(lines)
-    return {line.id: _slot(line, ordered[number + 1:], end) for number, line in enumerate(ordered)}
+    starts = [line.start for line in ordered]
+    reached = list(accumulate((line.end for line in ordered), max))
+    own = [following.start if following else end for following in _followings(ordered)]
+    result = {}
+    for number, line in enumerate(ordered):
+        after = bisect_left(starts, line.end, lo=number + 1)
+        pause = starts[after] - GAP if after < len(starts) else end
+        latest = line.end if reached[after - 1] > line.end else max(line.end, pause)
+        result[line.id] = (min(line.start, end), max(min(latest, own[number], end), min(line.start, end)))
+    return result
 
 
 def _ordered(lines: Sequence[Timed]) -> list[Timed]:
     return sorted(lines, key=lambda line: (line.start, line.end, line.id))
+
+
+def _followings(ordered: Sequence[Timed]) -> list[Timed | None]:
+    """The next line of the same speaker, for each line."""
+    following: dict[str, Timed] = {}
+    found: list[Timed | None] = []
+    for line in reversed(ordered):
+        found.append(following.get(line.speaker))
+        following[line.speaker] = line
+    return found[::-1]
 
 
 def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
@@ -88,38 +161,26 @@ def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
         end: Length of the episode.
 
     Returns:
-        One fit per line, ordered by onset. For all of them: start - source onset is within 0 … MAX_SHIFT (unless the
-        episode ends before), the tempo natural / stretched is within SLOWEST … FASTEST, and
+        One fit per line that is not kept, ordered by onset. For all of them: start - source onset is within
+        0 … MAX_SHIFT (unless the episode ends before), the tempo natural / stretched is within SLOWEST … FASTEST, and
         [start, start + length) is within the episode and overlaps no other line of the same speaker.
     """
-    ordered, allowed = _ordered(lines), slots(lines, end)
-    fits: list[Fit] = []
+    return list(_fits(_ordered(lines), slots(lines, end), end))
+
+
+def _fits(ordered: Sequence[PlannedLine], allowed: dict[LineId, tuple[Tick, Tick]], end: Tick) -> Iterator[Fit]:
     free: dict[str, Tick] = {}
-    for number, line in enumerate(ordered):
-        slot = allowed[line.id]
+    for line, following in zip(ordered, _followings(ordered), strict=True):
+        shift = 0 if following and following.kept else MAX_SHIFT
+        latest = min(following.start + shift, end) if following else end
+        if line.kept:
+            free[line.speaker] = min(line.end, latest)
+            continue
         start = min(max(line.start, free.get(line.speaker, 0)), end)
-        fit = _fit(line, start, slot)
-        following = (other.start for other in ordered[number + 1:] if other.speaker == line.speaker)
-        latest = min(next(following, end) + MAX_SHIFT, end)
+        fit = _fit(line, start, allowed[line.id])
         fit = replace(fit, length=max(0, min(fit.length, latest - start)))
         free[line.speaker] = start + fit.length
-        fits.append(fit)
-    return fits
-
-
-def _slot(line: Line | PlannedLine, later: Iterable[Line | PlannedLine], end: Tick) -> tuple[Tick, Tick]:
-    """A line's own time and the pause after it.
-
-    Lines that begin while it still runs in the source may be overlapped again, unless they are the same speaker's.
-    """
-    own, borrowed = line.end, end
-    for other in later:
-        if other.start >= line.end:
-            borrowed = min(borrowed, other.start - GAP)
-        elif other.speaker == line.speaker:
-            own = min(own, other.start)
-            borrowed = min(borrowed, own)
-    return min(line.start, end), min(max(own, borrowed, line.start), end)
+        yield fit
 
 
 def _fit(line: PlannedLine, start: Tick, slot: tuple[Tick, Tick]) -> Fit:

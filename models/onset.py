@@ -9,6 +9,8 @@ WINDOW = 0.005
 """Seconds over which the level is measured; no onset is missed by more."""
 BELOW_LOUDEST_DB = 38.0
 """What is this much quieter than the loudest moment is silence, breath or noise."""
+PAUSE = 0.3
+"""Seconds of silence that are a pause: what is shorter belongs to fluent speech (stops, breath)."""
 INAUDIBLE = 1e-4
 """A recording that never exceeds this (-80 dBFS) holds no voice."""
 
@@ -43,6 +45,17 @@ def audible_span(samples: NDArray[np.float32], rate: int) -> tuple[int, int]:
         return 0, 0
     loud = np.flatnonzero(level > level.max() * 10 ** (-BELOW_LOUDEST_DB / 10))
     return int(loud[0]), int(loud[-1]) + len(samples) + 1 - len(level)
+
+
+def spoken_spans(samples: NDArray[np.float32], rate: int) -> list[tuple[int, int]]:
+    """The spans [first, last) of (N,) samples in which something is heard; gaps shorter than `PAUSE` part none."""
+    level = _levels(samples, rate)
+    if not len(level):
+        return []
+    window = len(samples) + 1 - len(level)
+    loud = np.flatnonzero(level > level.max() * 10 ** (-BELOW_LOUDEST_DB / 10))
+    parted = np.flatnonzero(np.diff(loud) > PAUSE * rate)
+    return [(int(span[0]), int(span[-1]) + window) for span in np.split(loud, parted + 1)]
 
 
 def trim(samples: NDArray[np.float32], rate: int, *, fade_in: float = 0.002,

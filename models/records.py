@@ -437,7 +437,7 @@ class Assembled(Record):
     language: str
     video: Artifact
     subtitles: dict[str, Artifact]
-    """By file suffix: 'srt', 'vtt'."""
+    """By file suffix: 'srt', 'ttml', 'vtt'."""
     frames: int
     rate: Rate
     generated_frames: int

@@ -2,24 +2,31 @@
 
 Two items a line. Its voice depends on its text, voice and engine alone; its fit on that voice's sound and the length
 it gets. So a line whose neighbour changed is neither voiced again nor, where its slot is the same, other bytes.
+
+Of a line with candidates, that one is voiced which fits best by estimate; where the voice turns out not to fit,
+another one, `WORDINGS` at most. Candidates that nobody needs cost nothing.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from models.errors import EngineError, InfinidubError, InputError
-from models.fit import Fit, PlannedLine, fit_lines
-from models.onset import BELOW_LOUDEST_DB, audible_span, fade, loudest, trim
+from models.fit import Fit, PlannedLine, choose_words, fit_lines, slots
+from models.onset import BELOW_LOUDEST_DB, audible_span, fade, loudest, spoken_spans, trim
 from models.ports import Samples, Synthesizer
+from models.rates import spoken_seconds
 from models.records import (
     Artifact,
     EngineRef,
+    KeptLine,
     Line,
     LineId,
     Record,
@@ -31,11 +38,13 @@ from models.records import (
     TranslatedLine,
     Translation,
 )
-from models.timebase import CLOCK, ticks
+from models.timebase import CLOCK, seconds, ticks
 from tasks.casting import cast_voices, other_engines
 from tasks.media import audio_blocks, read_audio, stretch, write_flac
 from tasks.step import Work, perform, perform_many, step
 
+WORDINGS = 3
+"""Wordings of a line that are voiced at most."""
 FADE_CUT = ticks(0.03)
 """Fade of a voice that had to be cut."""
 SEARCH = ticks(0.3)
@@ -139,9 +148,9 @@ def _store(work: Work, voice: Samples) -> Sound:
 # -- a synthetic voice ------------------------------------------------------------------------------------------------
 
 
-@step("synthesize", version=1, result=Speech)
+@step("synthesize", version=2, result=Speech)
 def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
-    """Voice and fit all lines that say something.
+    """Voice and fit all lines that say something; those that are kept stay as they are in the source.
 
     Raises:
         InputError: The engine does not speak the language, or has no such voice.
@@ -153,19 +162,81 @@ def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
     if not voices:
         raise InputError(f"{request.synthesizer.name} does not speak {language}",
                          hint=f"These do: {other_engines(language, request.synthesizer.name)}")
-    casting = cast_voices([line.speaker for line, _ in lines], request.transcript.speakers, voices, request.cast)
-    voiced = perform_many(work, voice_line, {
-        line.id: VoiceRequest(id=line.id, text=target.text, voice=casting[line.speaker], language=language,
-                              synthesizer=_for_voice(request.synthesizer, engine, casting[line.speaker]),
-                              take=request.take)
-        for line, target in lines})
-    fits = fit_lines([PlannedLine(line.id, line.speaker, line.start, line.end, voiced[line.id].length)
-                      for line, _ in lines], request.length)
-    by_id = {line.id: (line, target) for line, target in lines}
-    flags = _flags(fits, {line.id: list(target.flags) for line, target in lines})
-    return Speech(language=language, lines=tuple(
-        _spoken(work, fit, *by_id[fit.id], casting[by_id[fit.id][0].speaker], voiced[fit.id], flags[fit.id])
-        for fit in fits if fit.length))
+    dubbed = [(line, target) for line, target in lines if not target.kept]
+    kept = [line for line, target in lines if target.kept]
+    casting = cast_voices([line.speaker for line, _ in dubbed], request.transcript.speakers, voices, request.cast)
+    allowed = slots([line for line, _ in lines], request.length)
+    wordings = {line.id: Wordings(line, target, allowed[line.id], casting[line.speaker], language)
+                for line, target in dubbed}
+    for _ in range(WORDINGS):
+        best = {name: each.best for name, each in wordings.items() if each.best not in each.voiced}
+        voiced = perform_many(work, voice_line, {
+            name: VoiceRequest(id=name, text=wordings[name].texts[number], voice=wordings[name].voice,
+                               language=language, take=request.take,
+                               synthesizer=_for_voice(request.synthesizer, engine, wordings[name].voice))
+            for name, number in best.items()})
+        for name, sound in voiced.items():
+            wordings[name].voiced[best[name]] = sound
+    fits = fit_lines([
+        *(PlannedLine(line.id, line.speaker, line.start, line.end, wordings[line.id].sound.length)
+          for line, _ in dubbed),
+        *(PlannedLine(line.id, line.speaker, line.start, line.end, line.end - line.start, kept=True)
+          for line in kept)], request.length)
+    flags = _flags(fits, {name: list(each.flags) for name, each in wordings.items()})
+    return Speech(language=language, kept=tuple(KeptLine(id=line.id, start=line.start, end=line.end) for line in kept),
+                  lines=tuple(_spoken(work, fit, wordings[fit.id], flags[fit.id]) for fit in fits if fit.length))
+
+
+@dataclass
+class Wordings:
+    """The ways to say one line, and those that were voiced."""
+
+    line: Line
+    target: TranslatedLine
+    slot: tuple[Tick, Tick]
+    voice: str
+    language: str
+    voiced: dict[int, Sound] = field(default_factory=dict)
+    """By index of the text."""
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The translation's choice first, then its other candidates by score."""
+        others = sorted(self.target.candidates, key=lambda each: -each.score)
+        return tuple(dict.fromkeys([self.target.text, *(each.text for each in others if _says(each.text))]))
+
+    @cached_property
+    def _estimates(self) -> list[float]:
+        return [spoken_seconds(text, self.language, self.voice) for text in self.texts]
+
+    @property
+    def best(self) -> int:
+        """Index of the text to say, by what is known of lengths: a voiced one tells how far estimates are off.
+
+        Once there are `WORDINGS` of them, only those that were voiced count.
+        """
+        known = {number: sound.length for number, sound in self.voiced.items()}
+        numbers = sorted(known) if len(known) == WORDINGS else range(len(self.texts))
+        off = sum(known.values()) / sum(ticks(self._estimates[number]) for number in known) if known else 1.0
+        lengths = [known.get(number, ticks(off * self._estimates[number])) for number in numbers]
+        return numbers[choose_words(lengths, self.line, self.slot)]
+
+    @property
+    def sound(self) -> Sound:
+        """The voice of what is said."""
+        return self.voiced[self.best]
+
+    @property
+    def flags(self) -> Iterator[str]:
+        """The translation's warnings, and what was not said because it takes too long."""
+        yield from self.target.flags
+        if self.best:
+            takes = seconds(self.voiced[0].length) if 0 in self.voiced else self._estimates[0]
+            yield f"rewritten: {self.target.text!r} takes {takes:.2f} s"
+
+
+def _says(text: str) -> bool:
+    return any(map(str.isalnum, text))
 
 
 def _for_voice(ref: EngineRef, engine: Synthesizer, voice: str) -> EngineRef:
@@ -184,18 +255,28 @@ def _spoken_lines(transcript: Transcript, translation: Translation) -> list[tupl
     missing = [line.id for line in transcript.lines if line.id not in targets]
     if missing:
         raise InputError(f"the translation lacks {', '.join(missing[:10])}")
-    return [(line, targets[line.id]) for line in transcript.lines if any(map(str.isalnum, targets[line.id].text))]
+    return [(line, targets[line.id]) for line in transcript.lines
+            if targets[line.id].kept or _says(targets[line.id].text)]
 
 
-def _spoken(work: Work, fit: Fit, line: Line, target: TranslatedLine, voice: str, natural: Sound,
-            flags: Sequence[str]) -> SpokenLine:
+def _spoken(work: Work, fit: Fit, wordings: Wordings, flags: Sequence[str]) -> SpokenLine:
+    line, natural = wordings.line, wordings.sound
     as_it_is = fit.length == fit.stretched == natural.length
     fitted = natural if as_it_is else perform(work, fit_voice, FitRequest(
         voice=natural.audio, stretched=fit.stretched, length=fit.length), line.id)
-    return SpokenLine(id=line.id, speaker=line.speaker, voice=voice, text=target.text, audio=fitted.audio,
-                      start=fit.start, length=fitted.length, slot=fit.slot, planned=(line.start, line.end),
-                      natural=natural.length, stretch=round(natural.length / fit.stretched, 4), overflow=fit.overflow,
+    return SpokenLine(id=line.id, speaker=line.speaker, voice=wordings.voice, text=wordings.texts[wordings.best],
+                      audio=fitted.audio, start=fit.start, length=fitted.length, slot=fit.slot,
+                      planned=(line.start, line.end), natural=natural.length,
+                      stretch=round(natural.length / fit.stretched, 4), overflow=fit.overflow,
+                      coverage=_coverage(line, fit.start, read_audio(work.store.path(fitted.audio))),
                       flags=tuple(flags))
+
+
+def _coverage(line: Line, start: Tick, voice: Samples) -> float:
+    """Share of a source line's time in which its voice, laid at `start`, speaks; 1 for a line of no length."""
+    heard = [(start + first, start + last) for first, last in spoken_spans(voice, CLOCK)]
+    common = sum(max(0, min(line.end, last) - max(line.start, first)) for first, last in heard)
+    return round(common / (line.end - line.start), 3) if line.end > line.start else 1.0
 
 
 def _flags(fits: Sequence[Fit], flags: Mapping[LineId, list[str]]) -> Mapping[LineId, list[str]]:
@@ -215,9 +296,11 @@ def _flags(fits: Sequence[Fit], flags: Mapping[LineId, list[str]]) -> Mapping[Li
 # -- a finished track -------------------------------------------------------------------------------------------------
 
 
-@step("dialogue", version=1, result=Speech)
+@step("dialogue", version=2, result=Speech)
 def read_dialogue(work: Work, request: DialogueRequest) -> Speech:
     """Cut a finished dialogue track into its lines; nothing that is heard in it is lost.
+
+    Lines that are to be kept, and are silent in it, stay as they are in the source.
 
     Raises:
         InputError: The track is silent.
@@ -230,11 +313,14 @@ def read_dialogue(work: Work, request: DialogueRequest) -> Speech:
         raise InputError("nothing is heard in the given dialogue", where="dialogue",
                          hint="Give the dialogue stem of this language, beginning with the first frame")
     cuts = [0, *(_quietest(path, line.start) for line, _ in lines[1:]), request.length]
-    spoken, silent = list[SpokenLine](), list[str]()
+    spoken, kept, silent = list[SpokenLine](), list[KeptLine](), list[str]()
     for number, (line, target) in enumerate(lines):
         work.progress(f"cutting {line.id}", number / len(lines))
         slot = cuts[number], max(cuts[number], cuts[number + 1])
         piece = _voice_in(path, slot, peak)
+        if piece is None and target.kept:
+            kept.append(KeptLine(id=line.id, start=line.start, end=line.end))
+            continue
         if piece is None:
             silent.append(f"dialogue: {line.id} is silent in the given track")
             continue
@@ -242,11 +328,11 @@ def read_dialogue(work: Work, request: DialogueRequest) -> Speech:
         spoken.append(SpokenLine(
             id=line.id, speaker=line.speaker, voice="given", text=target.text, audio=sound.audio, start=start,
             length=sound.length, slot=slot, planned=(line.start, line.end), natural=sound.length, stretch=1.0,
-            flags=(*target.flags, *silent)))
+            coverage=_coverage(line, start, piece[1]), flags=(*target.flags, *silent)))
         silent = []
     if silent and spoken:
         spoken[-1] = spoken[-1].model_copy(update={"flags": (*spoken[-1].flags, *silent)})
-    return Speech(language=request.translation.language, lines=tuple(spoken))
+    return Speech(language=request.translation.language, lines=tuple(spoken), kept=tuple(kept))
 
 
 def _voice_in(path: Path, slot: tuple[Tick, Tick], peak: float) -> tuple[Tick, Samples] | None:

@@ -126,8 +126,10 @@ def test_the_episode_ends_when_it_ends():
 
 def test_another_speaker_is_talked_over_only_where_the_source_did():
     over = one(line(1, "A", 1, 4, 3.6), line(2, "B", 3, 6, 1), line(3, "B", 8, 9, 1))
-    assert over.slot[1] == 8 * SECOND - GAP
-    assert over.stretched == 3.6 * SECOND
+    assert over.slot[1] == 4 * SECOND, "when A ends, B still speaks: there is no pause to borrow"
+    assert over.stretched == 3 * SECOND
+    within = one(line(1, "A", 1, 4, 3.6), line(2, "B", 2, 3, 1), line(3, "B", 8, 9, 1))
+    assert within.slot[1] == 8 * SECOND - GAP
     not_over = one(line(1, "A", 1, 4, 3.6), line(2, "B", 4.2, 6, 1))
     assert not_over.slot[1] == 4.2 * SECOND - GAP
 

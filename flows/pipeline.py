@@ -16,6 +16,7 @@ from flows.pool import Pool
 from flows.wiring import Workspace
 from models import tables as t
 from models.errors import InfinidubError, InputError
+from models.loudness import PRESETS
 from models.records import (
     Artifact,
     Clips,
@@ -182,7 +183,8 @@ class Pipeline:
             inspection = self._step(work, takes, inspect, InspectRequest(
                 source=prepared.source, assembled=assembled, mix=mixed, speech=speech, language=language,
                 recognizer=self.space.engine("recognizer") if settings.check_speech else None,
-                loudness_lufs=settings.loudness_lufs, true_peak_dbtp=settings.true_peak_dbtp))
+                loudness_lufs=PRESETS[settings.loudness].programme.lufs,
+                true_peak_dbtp=PRESETS[settings.loudness].true_peak_dbtp))
             if not self._planning:
                 self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
@@ -227,11 +229,10 @@ class Pipeline:
         return work.store.put_bytes(srt(cues).encode(), "application/x-subrip")
 
     def _mix(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Mix:
-        settings = self.space.settings
         return self._step(work, takes, mix, MixRequest(
             source_audio=prepared.source.audio, channels=prepared.source.channels, speech=speech,
             transcript=prepared.transcript, bed=self._import(self.job.me) if self.job.me else None,
-            length=prepared.length, loudness_lufs=settings.loudness_lufs, true_peak_dbtp=settings.true_peak_dbtp))
+            length=prepared.length, loudness=PRESETS[self.space.settings.loudness]))
 
     def _plan(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Plan:
         settings = self.space.settings

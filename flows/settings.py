@@ -28,6 +28,7 @@ from flows.choice import WORDS, choose
 from models.downloads import mirror
 from models.engines import ENGINES
 from models.errors import InputError
+from models.loudness import PresetName
 from models.records import Scalar
 from tasks.store import S3_ADDRESS
 
@@ -122,8 +123,8 @@ class Settings(BaseSettings):
     """Port → engine name; a generator may also be 'auto' or 'small' (see `flows.choice`)."""
     options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
     """Engine name → its own options."""
-    loudness_lufs: float = Field(-23.0, ge=-40, le=-5)
-    true_peak_dbtp: float = Field(-1.0, ge=-20, le=0)
+    loudness: PresetName = "r128"
+    """How loud the sound is delivered: EBU R 128, as Netflix asks for, or for the web (see `models.loudness`)."""
     crf: int = Field(16, ge=0, le=51)
     """Quality of re-encoded pictures (x264; lower is better)."""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)

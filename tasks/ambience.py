@@ -27,7 +27,8 @@ SPREAD = -np.log(1 - STEADY)
 """Of noise with mean power 1, this power is passed by all but the share STEADY of frames."""
 CHUNK = 1 << 16
 """Samples of noise made at once; each chunk can be made anew from its number alone."""
-TURN = {2: np.array([[1, 1], [1, -1]], np.float32) / np.float32(np.sqrt(2)), 6: np.eye(6, dtype=np.float32)}
+TURN = {2: np.array([[1, 1], [1, -1]], np.float32) / np.float32(np.sqrt(2)),
+        **{channels: np.eye(channels, dtype=np.float32) for channels in (6, 8)}}
 """Channels → the axes (middle and side for stereo) along which the noise is made, so that it is as wide as the room."""
 
 
@@ -55,7 +56,7 @@ def pauses(spoken: Iterable[Span], length: int) -> Iterator[Span]:
 
 
 def measure(sound: Sound, at: int) -> Anchor:
-    """The steady part of a pause's sound (n, 2 | 6), n ≥ WINDOW."""
+    """The steady part of a pause's sound (n, 2 | 6 | 8), n ≥ WINDOW."""
     turned = blend(sound, TURN[sound.shape[1]])
     frames = np.lib.stride_tricks.sliding_window_view(turned, WINDOW, axis=0)[::HOP]  # (F, C, WINDOW)
     shape = np.hanning(WINDOW)
@@ -73,7 +74,7 @@ class Ambience:
         Args:
             spoken: Where somebody speaks.
             length: Of the source, in ticks.
-            read: Gives the source's samples [start, end) as (n, 2 | 6).
+            read: Gives the source's samples [start, end) as (n, 2 | 6 | 8).
         """
         self._anchors = [measure(read(start, end), (start + end) // 2) for start, end in pauses(spoken, length)]
         self._at = [anchor.at for anchor in self._anchors]

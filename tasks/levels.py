@@ -25,6 +25,7 @@ FOLD: dict[int, dict[str, tuple[float, ...]]] = {
     6: {"M": (1, 1, 0, 0, 0, 0), "L": (1, 0, 0, 0, 0, 0), "R": (0, 1, 0, 0, 0, 0), "C": (0, 0, 1, 0, 0, 0),
         "E": (0, 0, 0, 1, 0, 0), "l": (0, 0, 0, 0, 1, 0), "r": (0, 0, 0, 0, 0, 1), "b": (0, 0, 0, 0, HALF, HALF)},
 }
+FOLD[8] = {role: (*weights[:4], 0, 0, *weights[4:]) for role, weights in FOLD[6].items()}
 """Output channels → role → weight in each of them (ITU-R BS.775; the effects channel has no place in stereo)."""
 
 SHORTEST_BLOCK = 0.4
@@ -43,8 +44,8 @@ CONTEXT = 2 * LOOK + 32
 
 
 def layout_of(channels: int) -> int:
-    """Channels of the dubbed sound for a source of so many: 5.1 stays, all else becomes stereo."""
-    return 6 if channels >= 6 else 2
+    """Channels of the dubbed sound for a source of so many: 7.1 and 5.1 stay, 6.1 becomes 5.1, all else stereo."""
+    return 8 if channels == 8 else 6 if channels >= 6 else 2
 
 
 def blend(block: Sound, weights: Sound) -> Sound:
@@ -53,7 +54,7 @@ def blend(block: Sound, weights: Sound) -> Sound:
 
 
 def to_layout(block: Sound, channels: int) -> Sound:
-    """Bring a block (n, 1 … 8) to stereo or 5.1 (n, `channels`)."""
+    """Bring a block (n, 1 … 8) to stereo, 5.1 or 7.1 (n, `channels`)."""
     roles = ROLES[block.shape[1]]
     if len(roles) == channels:
         return block
@@ -61,8 +62,8 @@ def to_layout(block: Sound, channels: int) -> Sound:
 
 
 def centre(dialogue: NDArray[np.float32], channels: int) -> Sound:
-    """Put a voice (n,) into the middle: both sides of stereo, the centre speaker of 5.1 → (n, `channels`)."""
-    return dialogue[:, None] * np.array(FOLD[channels]["C" if channels == 6 else "M"], np.float32)
+    """Put a voice (n,) into the middle: both sides of stereo, the centre speaker of 5.1 and 7.1 → (n, `channels`)."""
+    return dialogue[:, None] * np.array(FOLD[channels]["M" if channels == 2 else "C"], np.float32)
 
 
 def regular(blocks: Iterable[Sound], size: int, length: int) -> Iterator[Sound]:
@@ -87,35 +88,47 @@ def regular(blocks: Iterable[Sound], size: int, length: int) -> Iterator[Sound]:
 
 
 def loudness_of(sound: Sound) -> float:
-    """Integrated loudness (LUFS, gated) of a short sound (n, 1 | 2 | 6); -inf when it is silent."""
+    """Integrated loudness (LUFS, gated) of a short sound (n, 1 | 2 | 6 | 8); -inf when it is silent."""
     import pyloudnorm
 
     if len(sound) < CLOCK // 100 or float(np.abs(sound).max()) < INAUDIBLE:
         return -math.inf
-    heard = np.delete(sound, 3, axis=1) if sound.shape[1] == 6 else sound
+    heard = np.delete(to_layout(sound, 6), 3, axis=1) if sound.shape[1] >= 6 else sound  # it knows no 7.1
     seconds = min(SHORTEST_BLOCK, (len(heard) - 1) / CLOCK)
     with np.errstate(all="ignore"):
         measured = float(pyloudnorm.Meter(CLOCK, block_size=seconds).integrated_loudness(heard.astype(np.float64)))
     return measured if math.isfinite(measured) else -math.inf
 
 
-class Ducking:
-    """A gain that is `depth_db` down throughout some spans and moves there and back in straight lines (in dB)."""
+class Hold:
+    """1 throughout some spans, 0 elsewhere, and straight lines between."""
 
-    def __init__(self, spans: Iterable[Span], depth_db: float) -> None:
-        """Spans nearer to each other than attack and release together become one, so that nothing pumps."""
+    def __init__(self, spans: Iterable[Span], attack: int, release: int) -> None:
+        """Spans nearer to each other than attack and release (samples) together become one, so that nothing pumps."""
         merged: list[list[int]] = []
         for start, end in sorted(spans):
-            if merged and start - merged[-1][1] < ATTACK + RELEASE:
+            if merged and start - merged[-1][1] < attack + release:
                 merged[-1][1] = max(end, merged[-1][1])
             else:
                 merged.append([start, end])
-        self._at = [p for start, end in merged for p in (start - ATTACK, start, end, end + RELEASE)] or [0]
-        self._db = [0.0, -depth_db, -depth_db, 0.0] * len(merged) or [0.0]
+        self._at = [p for start, end in merged for p in (start - attack, start, end, end + release)] or [0]
+        self._share = [0.0, 1.0, 1.0, 0.0] * len(merged) or [0.0]
+
+    def share(self, start: int, count: int) -> NDArray[np.float64]:
+        """Of samples [start, start + count) → (count,)."""
+        return np.interp(np.arange(start, start + count), self._at, self._share)
+
+
+class Ducking(Hold):
+    """A gain that is `depth_db` down throughout some spans and moves there and back in straight lines (in dB)."""
+
+    def __init__(self, spans: Iterable[Span], depth_db: float) -> None:
+        super().__init__(spans, ATTACK, RELEASE)
+        self._depth_db = depth_db
 
     def gain_db(self, start: int, count: int) -> NDArray[np.float64]:
         """Gain in dB of samples [start, start + count) → (count,)."""
-        return np.interp(np.arange(start, start + count), self._at, self._db)
+        return -self._depth_db * self.share(start, count)
 
 
 def windows(blocks: Iterable[Sound], context: int) -> Iterator[Sound]:

@@ -1,8 +1,9 @@
 """Mix: spoken lines + bed → the dubbed sound and its stems, at broadcast loudness.
 
-Each line is laid at its place, as loud as the source is there. Under it lies the music-and-effects stem that was given,
-or the source itself, ducked wherever its own voices or the dub are heard, with its ambience in the holes. Nothing is
-held longer than a block: the programme is computed afresh for each pass (one that measures, one or a few that write).
+Each line is laid at its place, as loud as the source is there. Under it lies the music-and-effects stem that was given
+or separated, or the source itself, ducked wherever its own voices or the dub are heard, with its ambience in the holes.
+Where the source's voice is kept, the source is heard as it is. Nothing is held longer than a block: the programme is
+computed afresh for each pass (one that measures, one or a few that stay).
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ import soundfile
 from numpy.typing import NDArray
 
 from models.errors import InputError
-from models.records import Artifact, Loudness, Mix, Request, Speech, SpokenLine, Tick, Transcript
+from models.loudness import Preset
+from models.records import Artifact, Leak, Loudness, Mix, Request, Speech, SpokenLine, Tick, Transcript
 from models.timebase import CLOCK, seconds
 from tasks.ambience import Ambience
+from tasks.dialogue import dialogue_loudness, speech_frames
+from tasks.leak import LEAK_DB, find_leak
 from tasks.levels import (
     CONTEXT,
     ROLES,
     Ducking,
+    Hold,
     Sound,
     centre,
     layout_of,
@@ -59,16 +64,19 @@ UNDER_DUB_DB = 10.0
 """Ducking where only the dub speaks: nothing but the bed is there in the source."""
 BEFORE, AFTER = round(0.10 * CLOCK), round(0.20 * CLOCK)
 """By how much a source line may be wider than the transcript says."""
+CROSS_FADE = round(0.020 * CLOCK)
+"""Between the bed and the source, around a line whose voice is kept."""
 
-HEADROOM = 0.25
-"""Scale of the programme while it is measured, so that no peak is cut off."""
+HEADROOM_DB = 12.0
+"""By how much the programme is softer while it is measured, so that no peak is cut off."""
 SILENT_LUFS = -69.0
 MAX_GAIN_DB = 24.0
 """Limit of the programme's gain: a nearly silent one stays quiet instead of becoming noise."""
 LIMITER_MARGIN_DB = 0.5
 """How far below the allowed true peak the limiter stays; a lossy codec adds about as much."""
-TOLERANCE_LU = 0.2
-PASSES = 4
+TOLERANCE_LU = 0.1
+"""How near is near enough: ffmpeg measures to a tenth, and the narrowest preset allows two."""
+PASSES = 6
 
 
 class MixRequest(Request):
@@ -80,9 +88,10 @@ class MixRequest(Request):
     transcript: Transcript
     bed: Artifact | None
     """Music-and-effects stem; None: the source is ducked instead."""
+    separated: bool = False
+    """The bed was made of the source, not given."""
     length: Tick
-    loudness_lufs: float = -23.0
-    true_peak_dbtp: float = -1.0
+    loudness: Preset
 
 
 @dataclass(frozen=True)
@@ -142,26 +151,29 @@ def mix(work: Work, request: MixRequest) -> Mix:
     channels = layout_of(request.channels)
     work.progress("mix: levels of the lines", 0.0)
     lines = _lay(work, request, channels)
-    bed = (_given_bed(work.store.path(request.bed), channels, request.length) if request.bed
-           else _ducked_bed(work, request, channels))
+    bed = (_with_kept(work, request, channels, _given_bed(work.store.path(request.bed), channels, request.length))
+           if request.bed else _ducked_bed(work, request, channels))
     programme = Programme(lines, bed, channels, request.length)
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
-        work.progress("mix: measuring", 0.2)
-        gain_db, limit = _first_gain(_measure(programme, Path(folder)), request)
-        for number in range(PASSES):
-            work.progress(f"mix: writing at {gain_db:+.1f} dB", 0.4 + number / 10)
-            files, measured = _write(programme, Path(folder), gain_db, limit)
-            missing = _missing(measured, request, gain_db)
-            too_high = measured.true_peak_dbtp - request.true_peak_dbtp
-            if abs(missing) <= TOLERANCE_LU and too_high <= 0:
-                break
-            gain_db += missing
-            limit = min(limit, request.true_peak_dbtp - LIMITER_MARGIN_DB) - max(0.0, too_high)
+        files, measured, gain_db = _levelled(work, request, programme, Path(folder))
         if gain_db >= MAX_GAIN_DB or measured.integrated_lufs <= SILENT_LUFS:
             work.progress(f"mix: nearly silent, left at {measured.integrated_lufs:.0f} LUFS", 0.9)
+        leak = _leak(work, request, files["bed"], gain_db)
         parts = {name: work.store.put_file(path, "audio/flac") for name, path in files.items()}
-    return Mix(language=request.speech.language, bed_kind="given" if request.bed else "ducked", loudness=measured,
-               gain_db=round(gain_db, 2), **parts)
+    kind = "ducked" if request.bed is None else "separated" if request.separated else "given"
+    return Mix(language=request.speech.language, bed_kind=kind, loudness=measured, gain_db=round(gain_db, 2), leak=leak,
+               **parts)
+
+
+def _leak(work: Work, request: MixRequest, bed: Path, gain_db: float) -> Leak | None:
+    """What of the source's voice is heard in the bed, where it should not be."""
+    dubbed = {line.id for line in request.speech.lines}
+    lines = {line.id: (line.start, line.end) for line in request.transcript.lines}
+    found = find_leak(work.store.path(request.source_audio), bed, gain_db,
+                      {name: span for name, span in lines.items() if name in dubbed}, lines.values(), request.length)
+    if found and found.db > LEAK_DB:
+        work.progress(f"mix: the source's voice is heard in the bed, at {found.db:.0f} dB in {found.line}", 0.95)
+    return found
 
 
 # -- dialogue ---------------------------------------------------------------------------------------------------------
@@ -223,9 +235,35 @@ def _given_bed(path: Path, channels: int, length: int) -> Callable[[], Iterator[
     return lambda: regular((to_layout(b, channels) for b in audio_blocks(path, block=BLOCK)), BLOCK, length)
 
 
+def _source(work: Work, request: MixRequest, channels: int) -> Iterator[Sound]:
+    blocks = soundfile.blocks(work.store.path(request.source_audio), BLOCK, dtype="float32", always_2d=True)
+    return regular((to_layout(block, channels) for block in blocks), BLOCK, request.length)
+
+
+def _kept(request: MixRequest) -> Hold:
+    """1 where the source is heard as it is."""
+    return Hold(((line.start, line.end) for line in request.speech.kept), CROSS_FADE, CROSS_FADE)
+
+
+def _with_kept(work: Work, request: MixRequest, channels: int,
+               bed: Callable[[], Iterator[Sound]]) -> Callable[[], Iterator[Sound]]:
+    """A bed in which the source's own voice is heard where it is kept."""
+    if not request.speech.kept:
+        return bed
+    kept = _kept(request)
+
+    def blocks() -> Iterator[Sound]:
+        start = 0
+        for block, source in zip(bed(), _source(work, request, channels), strict=True):
+            yield block + (source - block) * kept.share(start, len(block)).astype(np.float32)[:, None]
+            start += len(block)
+
+    return blocks
+
+
 def _ducked_bed(work: Work, request: MixRequest, channels: int) -> Callable[[], Iterator[Sound]]:
     """The source, far down where it speaks itself, and down where the dub speaks; its ambience fills what is lost."""
-    path, length = work.store.path(request.source_audio), request.length
+    path, length, kept = work.store.path(request.source_audio), request.length, _kept(request)
     dubbed = {line.id for line in request.speech.lines}
     voiced = {line.id: (max(0, line.start - BEFORE), line.end + AFTER) for line in request.transcript.lines}
     spoken = Ducking((span for name, span in voiced.items() if name in dubbed), SOURCE_VOICE_DB)
@@ -234,9 +272,9 @@ def _ducked_bed(work: Work, request: MixRequest, channels: int) -> Callable[[], 
 
     def blocks() -> Iterator[Sound]:
         start = 0
-        source = soundfile.blocks(path, BLOCK, dtype="float32", always_2d=True)
-        for block in regular((to_layout(b, channels) for b in source), BLOCK, length):
+        for block in _source(work, request, channels):
             db = np.minimum(spoken.gain_db(start, len(block)), over.gain_db(start, len(block)))
+            db *= 1 - kept.share(start, len(block))
             yield _filled(block, (10 ** (db / 20)).astype(np.float32), ambience, start)
             start += len(block)
 
@@ -258,33 +296,44 @@ def _filled(block: Sound, gain: NDArray[np.float32], ambience: Ambience, start: 
 # -- loudness ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(programme: Programme, folder: Path) -> Loudness:
-    """Loudness of the programme before any gain."""
-    path = folder / "measured.flac"
-    with FlacWriter(path, programme.channels) as file:
-        for dialogue, bed in programme.blocks():
-            file.write((centre(dialogue, programme.channels) + bed) * HEADROOM)
-    found = loudness(path)
-    path.unlink()
-    up = -20 * math.log10(HEADROOM)
-    return Loudness(integrated_lufs=found.integrated_lufs + up, true_peak_dbtp=found.true_peak_dbtp + up)
+def _levelled(work: Work, request: MixRequest, programme: Programme,
+              folder: Path) -> tuple[dict[str, Path], Loudness, float]:
+    """Mix and stems as loud as asked, what they measure, and the gain (dB) that it took."""
+    work.progress("mix: measuring", 0.2)
+    files = _write(programme, folder, -HEADROOM_DB, math.inf)
+    speech = speech_frames(files["dialogue"], [(line.start, line.end) for line in request.speech.kept])
+    measured, gain_db, limit = _loudness(files["mix"], speech), -HEADROOM_DB, math.inf
+    highest = request.loudness.true_peak_dbtp
+    for number in range(PASSES):
+        missing = _missing(measured, request.loudness, gain_db)
+        if number and abs(missing) <= TOLERANCE_LU and measured.true_peak_dbtp <= highest:
+            break
+        gain_db += missing
+        if measured.true_peak_dbtp + missing > highest - LIMITER_MARGIN_DB:
+            limit = min(limit, highest - LIMITER_MARGIN_DB)
+        if number:
+            limit -= max(0.0, measured.true_peak_dbtp - highest)
+        work.progress(f"mix: writing at {gain_db:+.1f} dB", 0.3 + number / 10)
+        files = _write(programme, folder, gain_db, limit)
+        measured = _loudness(files["mix"], speech)
+    return files, measured, gain_db
 
 
-def _first_gain(measured: Loudness, request: MixRequest) -> tuple[float, float]:
-    """Gain in dB that makes the programme as loud as asked, and the peak (dBTP) at which to limit: inf for no need."""
-    gain_db = _missing(measured, request, 0.0)
-    limited = measured.true_peak_dbtp + gain_db > request.true_peak_dbtp - LIMITER_MARGIN_DB
-    return gain_db, request.true_peak_dbtp - LIMITER_MARGIN_DB if limited else math.inf
+def _loudness(path: Path, speech: NDArray[np.bool_]) -> Loudness:
+    """Of a mix, and of what is heard in it while somebody speaks."""
+    dialogue, share = dialogue_loudness(path, speech)
+    return loudness(path).model_copy(update={"dialogue_lufs": dialogue, "dialogue_share": share})
 
 
-def _missing(measured: Loudness, request: MixRequest, gain_db: float) -> float:
+def _missing(measured: Loudness, preset: Preset, gain_db: float) -> float:
     """What the programme lacks to its loudness, in LU, as far as more gain is allowed."""
     if measured.integrated_lufs <= SILENT_LUFS:
-        return 0.0
-    return min(request.loudness_lufs - measured.integrated_lufs, MAX_GAIN_DB - gain_db)
+        return max(0.0, -gain_db)
+    _, found, wanted = preset.judge(measured)
+    return min(wanted.lufs - found, MAX_GAIN_DB - gain_db)
 
 
-def _write(programme: Programme, folder: Path, gain_db: float, limit_dbtp: float) -> tuple[dict[str, Path], Loudness]:
+def _write(programme: Programme, folder: Path, gain_db: float, limit_dbtp: float) -> dict[str, Path]:
     """Write mix and stems with one gain, limiter included: dialogue and bed add up to the mix."""
     files = {name: folder / f"{name}.flac" for name in ("mix", "dialogue", "bed")}
     limit, factor, channels = _factor(limit_dbtp), _factor(gain_db), programme.channels
@@ -300,4 +349,4 @@ def _write(programme: Programme, folder: Path, gain_db: float, limit_dbtp: float
             writers["mix"].write(whole[inner] * gain[:, None])
             writers["dialogue"].write(dialogue[inner] * gain)
             writers["bed"].write(bed[inner] * gain[:, None])
-    return files, loudness(files["mix"])
+    return files

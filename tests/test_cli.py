@@ -348,13 +348,13 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(call: Call, own: tuple[Pa
 
     with monkeypatch.context() as patch:
         patch.setattr("tasks.store.os.fsync", full)
-        code, said = call("run", catalog, "--out", out, *PLAIN, "--set", "loudness_lufs=-20")
+        code, said = call("run", catalog, "--out", out, *PLAIN, "--set", "loudness=web")
     assert (code, said["error"]["class"]) == (5, "StorageFullError")
     assert said["error"]["hint"].startswith("Free some space")
     assert not list(out.rglob(".partial-*"))
-    code, said = call("run", catalog, "--out", out, "--lang", "es", *PLAIN, "--set", "loudness_lufs=-20")
+    code, said = call("run", catalog, "--out", out, "--lang", "es", *PLAIN, "--set", "loudness=web")
     assert code == 0
-    assert said["deliverables"][0]["loudness_lufs"] == pytest.approx(-20, abs=0.5)
+    assert said["deliverables"][0]["loudness_lufs"] == pytest.approx(-16, abs=0.5)
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -484,7 +484,7 @@ def test_status_has_a_row_per_language(call: Call, dubbed: tuple[Path, Path]) ->
 def test_people_get_tables(dubbed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     catalog, out = map(str, dubbed)
     expected = {("run", catalog, *PLAIN): "back-", ("status", catalog): "inspect",
-                ("plan", catalog, *PLAIN): "nothing", ("config",): "loudness_lufs",
+                ("plan", catalog, *PLAIN): "nothing", ("config",): "loudness",
                 ("trace", f"{out}/fake/e1/es/e1.es.mp4"): "e1.mp4"}
     for arguments, words in expected.items():
         assert run_command([*arguments, "--out", out]) == 0

@@ -60,10 +60,12 @@ class EpisodeJob:
     source_language: str | None = None
     me: Path | None = None
     transcript: Path | None = None
+    diarization: Path | None = None
     script: dict[str, Path] = field(default_factory=dict)
     dialogue: dict[str, Path] = field(default_factory=dict)
     glossary: dict[str, dict[str, str]] = field(default_factory=dict)
     cast: dict[str, dict[str, str]] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)
     generator: str | None = None
     picture_s: float = 0.0
     """Seconds of picture that are made at most of all its catalog: on it depends what 'small' means."""
@@ -137,9 +139,7 @@ class Pipeline:
             shots = self._step(work, takes, find_shots, ShotsRequest(
                 video=source.video, frames=source.frames, rate=source.rate, width=source.width, height=source.height,
                 detector=self.space.engine("shot-detector"), faces=self.space.engine("face-detector")))
-            transcript = self._step(work, takes, find_speakers, SpeakersRequest(
-                audio=source.audio, transcript=self._transcript(work, takes, source),
-                diarizer=self.space.engine("diarizer")))
+            transcript = self._speakers(work, takes, source)
             if not self._planning:
                 self._note_episode(work, source, transcript)
             return Prepared(source, shots, transcript)
@@ -153,6 +153,17 @@ class Pipeline:
             return self._step(work, takes, read_transcript, TranscriptFileRequest(
                 file=self._import(given), format=given.suffix.lstrip(".").lower(),
                 language=self.job.source_language or "en", length=frame_to_ticks(source.frames, source.rate)))
+
+    def _speakers(self, work: Work, takes: dict[str, int], source: Source) -> Transcript:
+        given = self.job.diarization
+        request = SpeakersRequest(audio=source.audio, transcript=self._transcript(work, takes, source),
+                                  diarizer=self.space.engine("diarizer"))
+        if given is None:
+            return self._step(work, takes, find_speakers, request)
+        with at(given.name):
+            return self._step(work, takes, find_speakers, request.model_copy(update={
+                "diarization": self._import(given), "diarization_format": given.suffix.lstrip(".").lower(),
+                "recording": (self.job.video.stem, self.job.id.rpartition("/")[2])}))
 
     def localize(self, work: Work, prepared: Prepared, language: str) -> Localized:
         """Everything that one language needs, to the delivered files."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import langcodes
 import yaml
@@ -22,6 +22,7 @@ from models.records import Record
 MAX_BYTES = 4 * 1024 * 1024
 TRANSCRIPT_FORMATS = (".srt", ".vtt", ".json")
 SCRIPT_FORMATS = (".srt", ".vtt", ".json", ".csv")
+DIARIZATION_FORMATS = (".rttm", ".json")
 
 
 # -- field types ------------------------------------------------------------------------------------------------------
@@ -133,6 +134,8 @@ class CatalogEpisode(Record):
     """Music-and-effects stem: the bed of the dubbed sound."""
     transcript: Annotated[File, _suffixed(*TRANSCRIPT_FORMATS)] | None = None
     """Replaces recognition."""
+    diarization: Annotated[File, _suffixed(*DIARIZATION_FORMATS)] | None = None
+    """Who speaks when; replaces the diarizer."""
     script: dict[Tag, Annotated[File, _suffixed(*SCRIPT_FORMATS)]] = Field({})
     """Language → translated script; replaces translation."""
     dialogue: dict[Tag, File] = Field({})
@@ -154,10 +157,14 @@ class Catalog(Record):
     languages: Languages
     generator: Text | None = None
     profile: Text | None = None
+    foreign: Literal["keep", "dub"] | None = None
+    """Over the setting."""
     glossary: Annotated[Terms, BeforeValidator(_glossary)] = Field({})
     """Language → source term → required translation (the same term: do not translate)."""
     cast: Terms = Field({})
     """Language → speaker → voice."""
+    people: dict[Text, Text] = Field({})
+    """Speaker → name of the real person who is seen and heard."""
     episodes: Annotated[tuple[CatalogEpisode, ...], Field(min_length=1)]
 
     def languages_of(self, episode: CatalogEpisode) -> tuple[str, ...]:

@@ -118,10 +118,17 @@ class Turn:
 
 
 class Diarizer(Engine, Protocol):
-    """Who speaks when."""
+    """Who speaks when, and what he sounds like."""
+
+    SAME_VOICE: ClassVar[float]
+    """Cosine of two embeddings, each of many seconds, from which they are taken for one voice."""
 
     def diarize(self, samples: Samples, speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:
         """Label 16 kHz `samples`; `speech` are the spans (seconds) in which words were recognised."""
+        ...
+
+    def embed(self, stretches: Sequence[Samples]) -> NDArray[np.float32]:
+        """The voices in K stretches of 16 kHz sound, of half a second or more each, as vectors of length 1 (K, D)."""
         ...
 
 
@@ -174,11 +181,19 @@ class Synthesizer(Engine, Protocol):
     sample_rate: int
 
     def voices(self, language: str) -> tuple[Voice, ...]:
-        """Voices for a BCP-47 tag, best first; empty when the language is not spoken."""
+        """The engine's own voices for a BCP-47 tag, best first; empty when the language is not spoken.
+
+        Voices that imitate a person are not among them: nobody gets one by default.
+        """
         ...
 
     def weights_of(self, voice: str) -> frozenset[str]:
         """Names of those weights of its `EngineRef` that what `voice` says depends on."""
+        ...
+
+    @classmethod
+    def clones(cls, voice: str) -> str:
+        """Name of the person whose voice `voice` imitates from a sample; '' for a voice of the engine's own."""
         ...
 
     def check_voice(self, voice: str, language: str) -> None:

@@ -1,14 +1,15 @@
-"""Speakers: `Transcript` without speakers → `Transcript` whose lines each have one, with the pitch of every voice.
+"""Speakers: `Transcript` without speakers → `Transcript` whose lines each have one, and what every voice is like.
 
-The diarizer labels stretches of speech; words take the label they lie under; a line in which the speaker changes is
-split there (L0004 → L0004a, L0004b). Speakers that a given transcript names are kept.
+The diarizer, or a diarization from elsewhere, labels stretches of speech; words take the label they lie under; a line
+in which the speaker changes is split there (L0004 → L0004a, L0004b). Speakers that a given transcript names are kept.
 """
 
 from __future__ import annotations
 
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from models.ports import Diarizer, Samples, Turn
 from models.records import Artifact, EngineRef, Line, Request, Speaker, Transcript, Word
 from models.timebase import CLOCK, seconds
+from tasks.diarization import Format, is_name, read_diarization
 from tasks.lines import RATE, SENTENCE_END
 from tasks.media import audio_blocks
 from tasks.step import Work, step
@@ -27,7 +29,9 @@ STRETCH_PAUSE = CLOCK // 4
 LEAST_CHANGE = CLOCK
 """Ticks that both voices must speak for a change within a stretch to be believed."""
 MEASURED = 40 * RATE
-"""Samples of each voice that its pitch is measured on."""
+"""Samples of each voice that its pitch and its embedding are measured on."""
+SHORTEST, LEAST = RATE // 2, RATE * 3 // 2
+"""Samples of a stretch that is embedded, and of all of them together: of less, a voice is not known again."""
 LOWEST_HZ, HIGHEST_HZ = 60, 400
 FRAME, HOP = 1024, 320
 """Samples at 16 kHz: 64 ms, 20 ms."""
@@ -39,27 +43,45 @@ class SpeakersRequest(Request):
     audio: Artifact
     transcript: Transcript
     diarizer: EngineRef
+    diarization: Artifact | None = None
+    """Who speaks when, from elsewhere: the diarizer then only says what each speaker sounds like."""
+    diarization_format: Format = "rttm"
+    recording: tuple[str, ...] = ()
+    """What the episode may be called in that file."""
 
 
-@step("speakers", version=1, result=Transcript)
+@step("speakers", version=2, result=Transcript)
 def find_speakers(work: Work, request: SpeakersRequest) -> Transcript:
-    """Give every line a speaker and every speaker a pitch."""
+    """Give every line a speaker, and every speaker a pitch and an embedding.
+
+    Raises:
+        InputError: The given diarization is none, or of another episode.
+    """
     transcript = request.transcript
     if not transcript.lines:
         return transcript
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
         samples = _mapped(work.store.path(request.audio), Path(folder) / "audio.f32")
         lines = transcript.lines
-        if not all(line.speaker for line in lines):
-            diarizer: Diarizer = work.engines.get("diarizer", request.diarizer)
-            spans = [(stretch[0], stretch[1]) for line in lines for stretch in _stretches(line)]
+        diarizer: Diarizer = work.engines.get("diarizer", request.diarizer)
+        if request.diarization or not all(line.speaker for line in lines):
             work.progress("telling voices apart", 0.0)
-            turns = diarizer.diarize(samples, sorted((seconds(a), seconds(b)) for a, b in spans))
-            lines = _labelled(lines, turns)
-        given = {speaker.id: speaker for speaker in transcript.speakers}
-        speakers = tuple(given.get(name, Speaker(id=name)).model_copy(update={"pitch_hz": _pitch_of(own, samples)})
-                         for name, own in _by_speaker(lines).items())
+            turns = _given_turns(work, request, len(samples) / RATE) if request.diarization else diarizer.diarize(
+                samples, sorted((seconds(a), seconds(b)) for line in lines for a, b, _ in _stretches(line)))
+            names = {turn.speaker for turn in turns if is_name(turn.speaker)} if request.diarization else set()
+            lines = _labelled(lines, turns, names)
+        given = {name: Speaker(id=name, name=name) for line in lines if is_name(name := line.speaker)} | {
+            speaker.id: speaker for speaker in transcript.speakers}
+        speakers = tuple(given.get(name, Speaker(id=name)).model_copy(update={
+            "pitch_hz": _pitch_of(own, samples), "embedding": _embedding_of(own, samples, diarizer)})
+            for name, own in _by_speaker(lines).items())
     return transcript.model_copy(update={"lines": lines, "speakers": speakers})
+
+
+def _given_turns(work: Work, request: SpeakersRequest, length: float) -> tuple[Turn, ...]:
+    assert request.diarization  # noqa: S101
+    data = work.store.path(request.diarization).read_bytes()
+    return read_diarization(data, request.diarization_format, request.recording, length, "diarization")
 
 
 def _mapped(path: Path, target: Path) -> Samples:
@@ -96,26 +118,42 @@ def _stretches(line: Line) -> Iterator[tuple[int, int, tuple[Word, ...]]]:
         yield line.start, line.end, ()
 
 
-def _labelled(lines: Sequence[Line], turns: Sequence[Turn]) -> tuple[Line, ...]:
-    """Lines with speakers; those in which the speaker changes are split."""
-    names = _names(lines, turns)
-    renamed = [Turn(turn.start, turn.end, names[turn.speaker]) for turn in turns]
+class _Turns:
+    """Turns that are looked up by time: of an episode with thousands, a line concerns a few."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self.all = sorted(turns, key=lambda turn: turn.start)
+        self._starts = [turn.start for turn in self.all]
+        self._longest = max((turn.end - turn.start for turn in turns), default=0.0)
+
+    def near(self, start: int, end: int, margin: float = 0.0) -> Sequence[Turn]:
+        """Those that touch the ticks [start, end), or lie within `margin` seconds of them."""
+        first, last = seconds(start) - margin, seconds(end) + margin
+        found = self.all[bisect_left(self._starts, first - self._longest):bisect_right(self._starts, last)]
+        return [turn for turn in found if turn.end > first]
+
+
+def _labelled(lines: Sequence[Line], turns: Sequence[Turn], real: Set[str] = frozenset()) -> tuple[Line, ...]:
+    """Lines with speakers; those in which the speaker changes are split. `real` labels are names and stay."""
+    names = _names(lines, _Turns(turns), real)
+    renamed = _Turns([Turn(turn.start, turn.end, names[turn.speaker]) for turn in turns])
     result: list[Line] = []
     for line in lines:
-        result += [line] if line.speaker else _split(line, renamed)
+        result += [line] if line.speaker else _split(line, renamed.near(line.start, line.end, margin=5.0))
     return _filled(result)
 
 
-def _names(lines: Sequence[Line], turns: Sequence[Turn]) -> dict[str, str]:
-    """The diarizer's labels → the given name that most of the label's speech has; else A, B … that nobody bears."""
+def _names(lines: Sequence[Line], turns: _Turns, real: Set[str]) -> dict[str, str]:
+    """Labels → the given name that most of the label's speech has; else itself, if it is a name; else A, B …"""
     votes: dict[str, Counter[str]] = {}
     for line in (line for line in lines if line.speaker):
-        for label, ticks_ in _overlaps(line.start, line.end, turns).items():
+        for label, ticks_ in _overlaps(line.start, line.end, turns.near(line.start, line.end)).items():
             votes.setdefault(label, Counter())[line.speaker] += ticks_
-    taken = {line.speaker for line in lines}
+    taken = {line.speaker for line in lines} | real
     free = (name for name in _letters() if name not in taken)
-    order = dict.fromkeys(turn.speaker for turn in sorted(turns, key=lambda turn: turn.start))
-    return {label: votes[label].most_common(1)[0][0] if label in votes else next(free) for label in order}
+    order = dict.fromkeys(turn.speaker for turn in turns.all)
+    return {label: votes[label].most_common(1)[0][0] if label in votes else label if label in real else next(free)
+            for label in order}
 
 
 def _letters() -> Iterator[str]:
@@ -143,9 +181,8 @@ def _loudest(start: int, end: int, turns: Sequence[Turn]) -> str:
     return min(turns, key=lambda t: max(t.start - middle, middle - t.end), default=Turn(0, 0, "")).speaker
 
 
-def _split(line: Line, turns: Sequence[Turn]) -> list[Line]:
+def _split(line: Line, near: Sequence[Turn]) -> list[Line]:
     """The line, or its parts by speaker with a, b … after its id."""
-    near = [t for t in turns if t.start * CLOCK < line.end + 5 * CLOCK and t.end * CLOCK > line.start - 5 * CLOCK]
     labelled = [pair for stretch in _stretches(line) for pair in _word_speakers(*stretch, near)]
     if not labelled:
         return [line.model_copy(update={"speaker": _loudest(line.start, line.end, near)})]
@@ -181,7 +218,24 @@ def _filled(lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(result)
 
 
-# -- pitch ------------------------------------------------------------------------------------------------------------
+# -- what a voice is like ---------------------------------------------------------------------------------------------
+
+
+def _embedding_of(lines: Sequence[Line], samples: Samples, diarizer: Diarizer) -> tuple[float, ...]:
+    """A speaker's voice as a vector of length 1, on what he says at a stretch, the longest first; () of too little."""
+    spans = sorted(((a * RATE // CLOCK, b * RATE // CLOCK) for line in lines for a, b, _ in _stretches(line)),
+                   key=lambda span: (span[0] - span[1], span))
+    parts, used = list[Samples](), 0
+    for start, end in spans:
+        part = samples[start:end][:MEASURED - used]
+        if len(part) >= SHORTEST and np.abs(part).max() > 0:
+            parts.append(part)
+            used += len(part)
+    if used < LEAST:
+        return ()
+    mean = np.array([len(part) for part in parts], np.float64) @ diarizer.embed(parts)
+    unit = mean / max(1e-9, float(np.linalg.norm(mean)))
+    return tuple(round(float(x), 4) for x in unit)  # as much as another machine's arithmetic leaves as it is
 
 
 def _pitch_of(lines: Sequence[Line], samples: Samples) -> float | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.ports import Samples, Turn
 from models.records import EngineRef, Line, Speaker, Transcript, Word
@@ -29,6 +30,11 @@ class Given:
     def diarize(self, samples: Samples, speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:
         self.spans = list(speech)
         return self.turns
+
+    def embed(self, stretches: Sequence[Samples]) -> NDArray[np.float32]:
+        """Loudness and length, of length 1: enough to see which stretches were looked at."""
+        both = np.array([[np.sqrt(np.mean(part ** 2)), len(part) / 160_000] for part in stretches], np.float32)
+        return both / np.linalg.norm(both, axis=1, keepdims=True)
 
 
 def line(number: int, start: float, text: str, pace: float = 0.5, speaker: str = "", words: bool = True) -> Line:

@@ -60,6 +60,7 @@ class Ge2e(Adapter):
     """Labels stretches of speech by voice."""
 
     OPTIONS: ClassVar[type[Record]] = Ge2eOptions
+    SAME_VOICE: ClassVar[float] = 0.78
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         """Load the encoder.

@@ -37,6 +37,11 @@ class Adapter:
         return ""
 
     @classmethod
+    def clones(cls, voice: str) -> str:
+        """Nobody's voice is imitated."""
+        return ""
+
+    @classmethod
     def gpu_seconds(cls, request: ShotRequest) -> float | None:
         """No generator, or none with a model of its own cost."""
         return None

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from models.engines.ge2e import speaker_name
@@ -39,6 +41,7 @@ class Pyannote(Adapter):
     """Labels speech by voice, one voice at a time."""
 
     OPTIONS: ClassVar[type[Record]] = PyannoteOptions
+    SAME_VOICE: ClassVar[float] = 0.5
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
@@ -91,6 +94,24 @@ class Pyannote(Adapter):
             raise EngineError(f"the pipeline failed: {error}", where="pyannote") from error
         tracks = found.exclusive_speaker_diarization.itertracks(yield_label=True)
         return _within([(segment.start, segment.end, label) for segment, _, label in tracks], speech)
+
+    def embed(self, stretches: Sequence[Samples]) -> NDArray[np.float32]:
+        """The voices in K stretches by the pipeline's own encoder (K, D).
+
+        Raises:
+            EngineError: A stretch is too short for it, or it failed.
+        """
+        import torch
+
+        try:
+            found = [self._pipeline._embedding(torch.from_numpy(np.array(samples))[None, None])[0]
+                     for samples in stretches]
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"the speaker encoder failed: {error}", where="pyannote") from error
+        vectors = np.array(found, np.float32)
+        if not np.isfinite(vectors).all():
+            raise EngineError("the speaker encoder found no voice in a stretch", where="pyannote")
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
 def _within(tracks: Sequence[tuple[float, float, str]], speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:

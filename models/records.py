@@ -368,6 +368,8 @@ class Clip(Record):
     placement: Placement
     region: Literal["frame", "person"] = "frame"
     chunks: int = Field(ge=0)
+    joins: tuple[Frame, ...] | None = None
+    """First frames of all chunks but the first; None: not known."""
 
 
 class Clips(Record):

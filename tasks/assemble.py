@@ -20,7 +20,7 @@ from langcodes import Language
 from models.errors import InputError, MediaError
 from models.records import Artifact, Assembled, Chapter, Clips, Mix, Plan, PlannedShot, Request, Source, Speech
 from models.timebase import CLOCK, frame_to_ticks
-from tasks.captions import cues, srt, vtt
+from tasks.captions import cues, said, srt, ttml, vtt
 from tasks.compose import localized_pictures
 from tasks.media import THREADS, FrameReader, PictureWriter, copy_pictures, frame_count, probe, run_ffmpeg
 from tasks.step import Work, step
@@ -67,7 +67,7 @@ class Track:
     name: str = ""
 
 
-@step("assemble", version=2, result=Assembled)
+@step("assemble", version=3, result=Assembled)
 def assemble(work: Work, request: AssembleRequest) -> Assembled:
     """Put one language's episode together.
 
@@ -80,9 +80,11 @@ def assemble(work: Work, request: AssembleRequest) -> Assembled:
     if (plan.frames, plan.rate) != (source.frames, source.rate):
         raise InputError(f"the plan is for {plan.frames} frames at {plan.rate}, the source has {source.frames} at "
                          f"{source.rate}", hint="Plan the shots of this source anew")
-    shown = cues(request.speech.lines, frame_to_ticks(source.frames, source.rate))
-    subtitles = {"srt": work.store.put_bytes(srt(shown).encode(), "application/x-subrip"),
-                 "vtt": work.store.put_bytes(vtt(shown).encode(), "text/vtt")}
+    shown = cues(said(request.speech.lines), frame_to_ticks(source.frames, source.rate), request.language, source.rate)
+    timed = ttml(shown, request.language, source.rate, request.title)
+    subtitles = {"srt": work.store.put_bytes(srt(shown, request.language).encode(), "application/x-subrip"),
+                 "ttml": work.store.put_bytes(timed.encode(), "application/ttml+xml"),
+                 "vtt": work.store.put_bytes(vtt(shown, request.language).encode(), "text/vtt")}
     tracks = (Track(work.store.path(request.mix.mix), request.language, _name(request.language)),
               Track(work.store.path(source.audio), request.source_language,
                     f"{_name(request.source_language)} (original)"))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, Protocol
 
 from models.errors import InputError
 from models.records import Line, LineId
@@ -112,16 +114,62 @@ def by_time(cues: Sequence[Cue], lines: Sequence[Line]) -> Script:
     """Give every cue to the line it overlaps most."""
     texts: dict[LineId, list[str]] = {line.id: [] for line in lines}
     flags: dict[LineId, list[str]] = defaultdict(list)
+    slots = Slots(lines)
     for cue in sorted((cue for cue in cues if cue.text), key=lambda cue: cue.start):
-        best = max(lines, key=lambda line: (min(line.end, cue.end) - max(line.start, cue.start)), default=None)
-        if best is None:
+        if not lines:
             raise InputError("has cues, but the episode has no lines of dialogue")
-        if min(best.end, cue.end) > max(best.start, cue.start):
-            texts[best.id].append(cue.text)
+        best = slots.best(cue.start, cue.end)
+        if best is not None:
+            texts[best[0]].append(cue.text)
         else:
-            flags[best.id].append(f"script: the cue at {timecode(cue.start)} belongs to no line and is left out: "
-                                  f"{cue.text[:60]}")
+            flags[slots.near(cue.start, cue.end)].append(
+                f"script: the cue at {timecode(cue.start)} belongs to no line and is left out: {cue.text[:60]}")
     for line in lines:
         if line.text.strip() and not texts[line.id]:
             flags[line.id].append("script: no cue belongs to this line; it stays silent")
     return Script({key: " ".join(parts) for key, parts in texts.items()}, flags)
+
+
+class Slot(Protocol):
+    """When a line is said."""
+
+    @property
+    def id(self) -> LineId:
+        """Its id."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Tick."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Tick, exclusive."""
+        ...
+
+
+class Slots:
+    """Finds lines by time; among ten thousand as fast as among ten."""
+
+    def __init__(self, lines: Sequence[Slot]) -> None:
+        self._lines = sorted(lines, key=lambda line: line.start)
+        self._starts = [line.start for line in self._lines]
+        self._reach = list(accumulate((line.end for line in self._lines), max))
+        """Where the last of all lines so far ends."""
+
+    def best(self, start: int, end: int) -> tuple[LineId, int] | None:
+        """The line that shares most of [start, end), and how many ticks of it; None where no line does."""
+        found: tuple[LineId, int] | None = None
+        at = bisect_left(self._starts, end) - 1
+        while at >= 0 and self._reach[at] > start:
+            line = self._lines[at]
+            shared = min(line.end, end) - max(line.start, start)
+            if shared > 0 and (found is None or shared >= found[1]):  # of equals, the first
+                found = line.id, shared
+            at -= 1
+        return found
+
+    def near(self, start: int, end: int) -> LineId:
+        """The line with the smallest gap to [start, end); there must be one."""
+        return min(self._lines, key=lambda line: max(line.start, start) - min(line.end, end)).id

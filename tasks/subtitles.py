@@ -3,6 +3,7 @@
 What is mended, and how:
 
 - encoding: a byte order mark decides; else UTF-8; else Windows-1252;
+- missing blank lines and counters, times without a fraction, arrows that are none; notes, styles and regions go;
 - tags (`<i>`, `{\\an8}`, `\\N`), entities and invisible characters go; `<v Anna>` and `ANNA:` name a speaker;
 - `[door creaks]`, `(sighs)` and songs between ♪ go; a cue of which nothing is left is dropped, with the reason;
 - a cue with two lines that begin with dashes is two speakers: it is parted by their lengths of text;
@@ -43,8 +44,11 @@ MAX_TEXT = 2000
 NO_LENGTH = 2 * CLOCK
 """Ticks that a cue of no length may last."""
 
-TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[,.:](\d{1,3})"
+TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[,.:](\d{1,3}))?"
+EXACT = TIME.replace("(?:[,.:](\\d{1,3}))?", "[,.:](\\d{1,3})")
 TIMING = re.compile(rf"^\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?$")
+ODD_TIMING = re.compile(rf"^\s*{EXACT}\s*(?:-{{1,2}}\s?>|[–—]{{1,2}}>|→)\s*{EXACT}(?:\s.*)?$")
+"""With an arrow that was typed or mended by a word processor; times to the millisecond, for else it is dialogue."""
 SECTION = re.compile(r"^(NOTE|STYLE|REGION)(\s|$)")
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}|\{[A-Za-z]:[^{}]*\}")
 VOICE = re.compile(r"<v(?:\.[\w.-]+)?\s+([^<>]{1,60})>")
@@ -80,12 +84,32 @@ def read_cues(data: bytes, kind: Format, where: str) -> list[Cue]:
     Raises:
         InputError: It is not such a file; the message names the line.
     """
+    cues = list(_json_cues(decode(data, where), where)) if kind == "json" else raw_cues(data, kind, where)
+    return [part for cue in cues for part in _clean(cue, where)]
+
+
+def raw_cues(data: bytes, kind: Literal["srt", "vtt"], where: str) -> list[Cue]:
+    """Cues of a subtitle file with their texts as they stand there, tags and all; `where` is its name, for errors.
+
+    Raises:
+        InputError: It is not such a file; the message names the line.
+    """
     text = decode(data, where)
-    cues = list(_json_cues(text, where) if kind == "json" else _timed_cues(text, kind, where))
-    if not cues and text.strip() and kind != "json":
+    cues = list(_timed_cues(text, kind, where))
+    if not cues and text.strip():
         raise InputError("has no line such as 00:00:01,000 --> 00:00:02,500", where=where,
                          hint="Is it an SRT or WebVTT file?")
-    return [part for cue in cues for part in _clean(cue, where)]
+    return cues
+
+
+def read_shown(data: bytes, kind: Format, where: str) -> list[Cue]:
+    """Cues of an SRT or WebVTT file as viewers see them: rows stay, tags go.
+
+    Raises:
+        InputError: It is not such a file; the message names the line.
+    """
+    cues = _timed_cues(decode(data, where), kind, where)
+    return [replace(cue, text="\n".join(_plain(row) for row in TAG.sub("", cue.text).split("\n"))) for cue in cues]
 
 
 def decode(data: bytes, where: str) -> str:
@@ -101,7 +125,7 @@ def decode(data: bytes, where: str) -> str:
     else:
         text = data.decode("cp1252", errors="replace")
     if "\0" in text:
-        raise InputError("is not a text file", where=where)
+        raise InputError("is not a text file", where=where, hint="Save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -111,7 +135,7 @@ def _timed_cues(text: str, kind: Format, where: str) -> Iterator[Cue]:
     body: list[str] = []
     skipping, count = False, 0
     for number, line in enumerate([*text.split("\n"), "00:00:00,000 --> 00:00:00,000"], 1):
-        times = TIMING.match(line)
+        times = TIMING.match(line) or ODD_TIMING.match(line)
         if times:
             count += 1
             if cue:
@@ -140,7 +164,7 @@ def _span(found: re.Match[str], where: str) -> tuple[int, int]:
     for hours, minutes, secs, fraction in (found.groups()[:4], found.groups()[4:]):
         if int(minutes) > 59 or int(secs) > 59:
             raise InputError(f"{found[0].strip()[:60]!r} has more than 59 minutes or seconds", where=where)
-        ms = ((int(hours or 0) * 60 + int(minutes)) * 60 + int(secs)) * 1000 + int(fraction.ljust(3, "0"))
+        ms = ((int(hours or 0) * 60 + int(minutes)) * 60 + int(secs)) * 1000 + int((fraction or "").ljust(3, "0"))
         times.append(ms * CLOCK // 1000)
     if times[1] < times[0]:
         raise InputError("ends before it starts", where=where, hint="Correct the times of this cue")
@@ -219,7 +243,7 @@ def _clean(cue: Cue, where: str) -> Iterator[Cue]:
         raise InputError(f"has {len(cue.text)} characters; no line of dialogue is that long",
                          where=f"{where}, line {cue.line}")
     voice = VOICE.search(cue.text)
-    lines = [_plain(line) for line in TAG.sub("", cue.text).replace(r"\N", "\n").replace(r"\h", " ").split("\n")]
+    lines = [_plain(line) for line in _untagged(cue.text).split("\n")]
     dashes = [i for i, line in enumerate(lines) if DASH.match(line)]
     if len(dashes) == 2 and dashes[0] == 0:
         texts = [" ".join(lines[:dashes[1]]), " ".join(lines[dashes[1]:])]
@@ -237,10 +261,32 @@ def _clean(cue: Cue, where: str) -> Iterator[Cue]:
                       words=cue.words if len(texts) == 1 else ())
 
 
+def portable(text: str) -> str:
+    """A text as every file format can carry it: one line, no control characters, nothing that looks like a timing."""
+    shown = text if text.isprintable() else "".join(
+        " " if c.isspace() else c for c in text
+        if c.isspace() or unicodedata.category(c) not in {"Cc", "Cs", "Co", "Cn"})
+    return " ".join(shown.split()).replace("-->", "→")
+
+
+def spoken_text(text: str) -> str:
+    """What of a text is said, whatever file it came from: no tags, entities or invisible characters, single blanks.
+
+    `spoken_text(portable(text)) == spoken_text(text)`: what a format cannot carry makes no difference.
+    """
+    return portable(_plain(_untagged(portable(text))))
+
+
+def _untagged(text: str) -> str:
+    return TAG.sub("", text).replace(r"\N", "\n").replace(r"\h", " ")
+
+
 def _plain(text: str) -> str:
     """No entities, no invisible or control characters, one Unicode form, single blanks."""
-    shown = "".join(" " if c.isspace() else c for c in html.unescape(text)
-                    if c.isspace() or unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cn"} or c in "\u200c\u200d")
+    meant = html.unescape(text)
+    shown = meant if meant.isprintable() else "".join(
+        " " if c.isspace() else c for c in meant
+        if c.isspace() or unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cn"} or c in "\u200c\u200d")
     return " ".join(unicodedata.normalize("NFC", shown).split())
 
 

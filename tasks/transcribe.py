@@ -79,7 +79,7 @@ def transcribe(work: Work, request: TranscribeRequest) -> Transcript:
     return Transcript(language=language or "und", lines=found, dropped=tuple(dropped))
 
 
-@step("transcript", version=1, result=Transcript)
+@step("transcript", version=2, result=Transcript)
 def read_transcript(work: Work, request: TranscriptFileRequest) -> Transcript:
     """Read a given transcript; `tasks.subtitles` says what of it is mended, and how.
 

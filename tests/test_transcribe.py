@@ -370,7 +370,7 @@ def test_two_dashes_are_two_speakers() -> None:
 
 @pytest.mark.parametrize(("data", "kind", "message"), [
     (b"1\n00:00:01,000 --> soon\nHi\n", "srt", "line 2: not a pair of times"),
-    (b"1\n00:00:01,000 -> 00:00:02,000\nHi\n", "srt", "has no line such as"),
+    (b"1\n00:00:01,000 to 00:00:02,000\nHi\n", "srt", "has no line such as"),
     (b"\n\n1\n00:00:05,000 --> 00:00:01,000\nHi\n", "srt", "line 4: ends before it starts"),
     (b"1\n00:61:05,000 --> 00:62:01,000\nHi\n", "srt", "line 2: .*more than 59"),
     (b"1\n00:00:05,000 --> 00:00:06,000\n" + b"blah " * 900, "srt", "line 2: has .* characters"),

@@ -21,6 +21,7 @@ from models.records import (
     Artifact,
     Clips,
     Deliverable,
+    EngineRef,
     Inspection,
     Mix,
     Plan,
@@ -243,7 +244,13 @@ class Pipeline:
         return self._step(work, takes, mix, MixRequest(
             source_audio=prepared.source.audio, channels=prepared.source.channels, speech=speech,
             transcript=prepared.transcript, bed=self._import(self.job.me) if self.job.me else None,
-            length=prepared.length, loudness=PRESETS[self.space.settings.loudness]))
+            separator=self._separator, length=prepared.length, loudness=PRESETS[self.space.settings.loudness]))
+
+    @property
+    def _separator(self) -> EngineRef | None:
+        """What makes a bed where none is given, if one was chosen."""
+        chosen = self.job.me is None and "separator" in self.space.settings.engines
+        return self.space.engine("separator") if chosen else None
 
     def _plan(self, work: Work, takes: dict[str, int], prepared: Prepared, speech: Speech) -> Plan:
         settings = self.space.settings

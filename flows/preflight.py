@@ -73,6 +73,8 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("translator")
     if any(language not in job.dialogue for language in languages):
         ports.append("synthesizer")
+    if job.me is None and "separator" in space.settings.engines:
+        ports.append("separator")
     here = [(port, space.settings.engine(port)) for port in ports]
     if space.settings.dispatch != "here":  # the generator's own machines look before they take a shard
         return here

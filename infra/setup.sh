@@ -51,7 +51,7 @@ if [ "$(cat $stamp 2>/dev/null)" != "$now" ]; then
   say "installing Python packages into .venv (once; a minute or two)"
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-    -e '.[embedded,infinitetalk,world,experiment,kubernetes,test]' \
+    -e '.[embedded,separation,infinitetalk,world,experiment,kubernetes,test]' \
     2> >(grep -v '^WARNING: Location' >&2)
   echo "$now" > $stamp
 fi

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.records import EngineRef, FaceTrack, Placement, Record, ShotRequest
 
 Samples = NDArray[np.float32]  # (N,)
+Stereo = NDArray[np.float32]  # (N, 2)
 Image = NDArray[np.uint8]  # (H, W, 3)
 Frames = NDArray[np.uint8]  # (F, H, W, 3)
 
@@ -206,6 +207,23 @@ class Synthesizer(Engine, Protocol):
         Raises:
             InputError: The voice is not known; the message lists those that are.
             EngineError: Nothing audible came out.
+        """
+        ...
+
+
+# -- separator --------------------------------------------------------------------------------------------------------
+
+
+class Separator(Engine, Protocol):
+    """Finds what is spoken (or sung) in a mix."""
+
+    sample_rate: int
+
+    def voices(self, sound: Stereo) -> Stereo:
+        """The voices alone, of sound at `sample_rate`, as long as it: the rest is what is left when they are taken off.
+
+        Raises:
+            EngineError: It failed on this sound.
         """
         ...
 

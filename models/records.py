@@ -280,6 +280,9 @@ class Leak(Record):
     at: Tick
 
 
+BedKind = Literal["given", "separated", "ducked"]
+
+
 class Mix(Record):
     """The dubbed sound: 48 kHz FLACs with 24 bits, each exactly as long as the picture; dialogue + bed = mix."""
 
@@ -289,7 +292,7 @@ class Mix(Record):
     """DX: the dub's voices, one channel, as in the mix: in both sides of stereo, in the centre of 5.1 and 7.1."""
     bed: Artifact
     """ME: music and effects, all channels, as in the mix; and the source's own voice where it is kept."""
-    bed_kind: Literal["given", "separated", "ducked"]
+    bed_kind: BedKind
     loudness: Loudness
     gain_db: float
     leak: Leak | None = None

@@ -1,8 +1,8 @@
 """Dialogue-gated loudness: how loud everything is while somebody speaks.
 
 ITU-R BS.1770-1 (K-weighted mean power, no level gate) over the time in which there is speech, as Netflix and others ask
-for. Their meters guess from the whole mix where that is (Dolby's Dialogue Intelligence); here the dialogue stem says it,
-by the rule of ITU-T P.56: speech is what is less than 15.9 dB below its own active level, and 0.2 s after.
+for. Their meters guess from the whole mix where that is (Dolby's Dialogue Intelligence); here the dialogue stem says
+it, by the rule of ITU-T P.56: speech is what is less than 15.9 dB below its own active level, and 0.2 s after.
 """
 
 from __future__ import annotations

@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 
 from models.errors import InputError
 from models.loudness import Preset
-from models.records import Artifact, Leak, Loudness, Mix, Request, Speech, SpokenLine, Tick, Transcript
+from models.records import (
+    Artifact,
+    BedKind,
+    EngineRef,
+    Leak,
+    Loudness,
+    Mix,
+    Request,
+    Speech,
+    SpokenLine,
+    Tick,
+    Transcript,
+)
 from models.timebase import CLOCK, seconds
 from tasks.ambience import Ambience
 from tasks.dialogue import dialogue_loudness, speech_frames
@@ -42,7 +54,8 @@ from tasks.levels import (
     windows,
 )
 from tasks.media import FlacWriter, audio_blocks, loudness
-from tasks.step import Work, step
+from tasks.separate import SeparateRequest, separate
+from tasks.step import Work, perform, step
 
 BLOCK = 1 << 18
 """Samples at once: 5.5 s."""
@@ -87,9 +100,9 @@ class MixRequest(Request):
     speech: Speech
     transcript: Transcript
     bed: Artifact | None
-    """Music-and-effects stem; None: the source is ducked instead."""
-    separated: bool = False
-    """The bed was made of the source, not given."""
+    """Music-and-effects stem, where one is given."""
+    separator: EngineRef | None = None
+    """What makes one where none is given; None: the source is ducked instead."""
     length: Tick
     loudness: Preset
 
@@ -151,8 +164,7 @@ def mix(work: Work, request: MixRequest) -> Mix:
     channels = layout_of(request.channels)
     work.progress("mix: levels of the lines", 0.0)
     lines = _lay(work, request, channels)
-    bed = (_with_kept(work, request, channels, _given_bed(work.store.path(request.bed), channels, request.length))
-           if request.bed else _ducked_bed(work, request, channels))
+    kind, bed = _bed(work, request, channels)
     programme = Programme(lines, bed, channels, request.length)
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
         files, measured, gain_db = _levelled(work, request, programme, Path(folder))
@@ -160,7 +172,6 @@ def mix(work: Work, request: MixRequest) -> Mix:
             work.progress(f"mix: nearly silent, left at {measured.integrated_lufs:.0f} LUFS", 0.9)
         leak = _leak(work, request, files["bed"], gain_db)
         parts = {name: work.store.put_file(path, "audio/flac") for name, path in files.items()}
-    kind = "ducked" if request.bed is None else "separated" if request.separated else "given"
     return Mix(language=request.speech.language, bed_kind=kind, loudness=measured, gain_db=round(gain_db, 2), leak=leak,
                **parts)
 
@@ -219,6 +230,18 @@ def _factor(db: float) -> float:
 
 
 # -- bed --------------------------------------------------------------------------------------------------------------
+
+
+def _bed(work: Work, request: MixRequest, channels: int) -> tuple[BedKind, Callable[[], Iterator[Sound]]]:
+    """What lies under the dub, and what kind of a bed that is."""
+    kind: BedKind = "given" if request.bed else "separated" if request.separator else "ducked"
+    stem = request.bed
+    if stem is None and request.separator:
+        asked = SeparateRequest(audio=request.source_audio, separator=request.separator)
+        stem = perform(work, separate, asked).bed
+    if stem is None:
+        return kind, _ducked_bed(work, request, channels)
+    return kind, _with_kept(work, request, channels, _given_bed(work.store.path(stem), channels, request.length))
 
 
 def _given_bed(path: Path, channels: int, length: int) -> Callable[[], Iterator[Sound]]:

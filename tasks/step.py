@@ -25,8 +25,8 @@ from tasks.store import Store, disk_error, get_record, put_record
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Record)
-Unit = Literal["step", "text", "line", "fit", "shot"]
-"""What is counted: steps, texts translated, lines voiced, voices fitted, shots generated."""
+Unit = Literal["step", "text", "line", "fit", "stem", "shot"]
+"""What is counted: steps, texts translated, lines voiced, voices fitted, beds separated, shots generated."""
 
 
 BATCH = 40

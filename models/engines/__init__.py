@@ -35,6 +35,7 @@ ENGINES: dict[str, dict[str, str]] = {
         "espeak": "models.engines.espeak:Espeak",
         "coqui": "models.engines.coqui:Coqui",
     },
+    "separator": {"demucs": "models.engines.demucs:Demucs"},
     "shot-detector": {"scenedetect": "models.engines.scenedetect:ContentCuts"},
     "face-detector": {"dlib": "models.engines.dlib_faces:DlibFaces"},
     "generator": {

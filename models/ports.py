@@ -6,10 +6,10 @@ steps turn them into ticks at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,6 +244,78 @@ class FaceDetector(Engine, Protocol):
 
     def detect(self, image: Image) -> list[tuple[int, int, int, int]]:
         """Face boxes (x, y, width, height) in pixels of `image` (H, W, 3)."""
+        ...
+
+
+# -- watermarker ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A watermark that was found."""
+
+    payload: int
+    """What was embedded: 32 bits."""
+    false_alarm: float
+    """Bound of the probability that sound without a mark gives so clear an answer."""
+
+
+class Watermarker(Engine, Protocol):
+    """Hides a short number in sound, and finds it in copies. 48 kHz; memory does not grow with the length."""
+
+    def embed(self, blocks: Iterable[Samples], payload: int) -> Iterator[Samples]:
+        """The sound with the mark.
+
+        Args:
+            blocks: The sound in pieces of any length, (n, C).
+            payload: 32 bits.
+
+        Yields:
+            (n, C); as many samples in all as were given, each at its place.
+        """
+        ...
+
+    def detect(self, blocks: Iterable[Samples]) -> Mark | None:
+        """Look for a mark in mono sound that may have been cut, scaled, re-encoded: pieces (n,) of any length."""
+        ...
+
+
+# -- signer -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SignedIngredient:
+    """Something that went into a file, as its content credentials name it."""
+
+    path: Path
+    title: str
+    relationship: Literal["parentOf", "componentOf"]
+    label: str
+    """Name by which actions of the manifest refer to it."""
+    id: str
+    """`sha256:…`."""
+    media_type: str = "application/octet-stream"
+
+
+class Signer(Engine, Protocol):
+    """Puts content credentials into files."""
+
+    def sign(self, source: Path, target: Path, manifest: Mapping[str, Any], ingredients: Sequence[SignedIngredient],
+             certificate: str) -> None:
+        """Write a copy of the MP4 `source` with a signed manifest.
+
+        Args:
+            source: What is signed.
+            target: Where the copy goes; it is read back and verified.
+            manifest: Definition in the JSON form of the C2PA library.
+            ingredients: What the manifest's actions refer to; credentials they bring are kept.
+            certificate: SHA-256 of the certificate that must sign.
+
+        Raises:
+            InputError: The certificate is another one, expired, or does not fit its key.
+            InfrastructureError: The time stamp authority does not answer.
+            EngineError: It was not signed, or does not verify.
+        """
         ...
 
 

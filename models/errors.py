@@ -3,7 +3,8 @@
     InfinidubError
     ├── InputError               bad catalog, media, subtitle, shard or argument     exit 2, never retried
     │   ├── MediaError           a file that cannot be dubbed, with the reason
-    │   └── SourceChangedError   the source is not the file that was dubbed before
+    │   ├── SourceChangedError   the source is not the file that was dubbed before
+    │   └── ConsentError         somebody has not agreed to what is asked for
     ├── SetupError               a missing program, engine, voice or weight; says the command that mends it   exit 2
     ├── GateError                a quality gate failed                               exit 3
     ├── AwaitingReviewError      a person is to look at a language first: no failure, the others go on   exit 0
@@ -57,6 +58,10 @@ class MediaError(InputError):
 
 class SourceChangedError(InputError):
     """A source file differs from the one its finished dub was made of."""
+
+
+class ConsentError(InputError):
+    """A person's voice or picture is asked for without a consent that holds."""
 
 
 class SetupError(InfinidubError):

@@ -243,6 +243,17 @@ class SpokenLine(Record):
     flags: tuple[str, ...] = ()
 
 
+class CastVoice(Record):
+    """Which voice a speaker of an episode has in one language, and who chose it."""
+
+    speaker: str
+    member: str
+    """M1, M2 …: who he is in the series."""
+    name: str
+    voice: str
+    chosen: Literal["catalog", "person", "default"]
+
+
 class KeptLine(Record):
     """A line in which the source's own voice stays."""
 

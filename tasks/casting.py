@@ -33,14 +33,24 @@ def cast_voices(heard: Sequence[str], speakers: Iterable[Speaker], voices: Seque
     chosen = {name: voice for name, voice in given.items() if voice}
     for name in order:
         if name not in chosen:
-            pitch = known[name].pitch_hz if name in known else None
-            chosen[name] = _nearest(pitch, voices, list(chosen.values()))
+            gender = gender_of(known[name].pitch_hz if name in known else None)
+            chosen[name] = default_voice(gender, voices, list(chosen.values()))
     return chosen
 
 
-def _nearest(pitch: float | None, voices: Sequence[Voice], taken: Sequence[str]) -> str:
-    """The best voice of the speaker's sex, least used so far; of any where the pitch is not known."""
-    gender = "" if pitch is None else "male" if pitch < MALE_BELOW_HZ else "female"
+def gender_of(pitch_hz: float | None) -> str:
+    """'female' or 'male' by the median pitch of a voice; '' where it is not known."""
+    return "" if pitch_hz is None else "male" if pitch_hz < MALE_BELOW_HZ else "female"
+
+
+def default_voice(gender: str, voices: Sequence[Voice], taken: Sequence[str]) -> str:
+    """The best voice of a gender, least used so far; of any where the gender is not known, or has none.
+
+    Args:
+        gender: 'female', 'male' or ''.
+        voices: At least one, best first.
+        taken: Voices of the others, each as often as it is used.
+    """
     fitting = [voice.id for voice in voices if not gender or voice.gender == gender] or [voice.id for voice in voices]
     return min(fitting, key=taken.count)
 

@@ -60,7 +60,8 @@ class Ge2e(Adapter):
     """Labels stretches of speech by voice."""
 
     OPTIONS: ClassVar[type[Record]] = Ge2eOptions
-    SAME_VOICE: ClassVar[float] = 0.78
+    SAME_VOICE: ClassVar[float] = 0.88
+    """Measured on 17 voices in stretches of 4 to 10 s: of one voice 0.90 to 0.96, of two 0.62 (at most 0.87)."""
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         """Load the encoder.

@@ -108,10 +108,11 @@ class Pyannote(Adapter):
                      for samples in stretches]
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"the speaker encoder failed: {error}", where="pyannote") from error
-        vectors = np.array(found, np.float32)
+        vectors: NDArray[np.float32] = np.array(found, np.float32)
         if not np.isfinite(vectors).all():
             raise EngineError("the speaker encoder found no voice in a stretch", where="pyannote")
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+        unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+        return unit
 
 
 def _within(tracks: Sequence[tuple[float, float, str]], speech: Sequence[tuple[float, float]]) -> tuple[Turn, ...]:

@@ -43,7 +43,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     segment = Fraction(1, 2)
-    sizes = {"sources": ["drums", "bass", "other", "vocals"], "channels": 4, "depth": 4, "t_layers": 1, "t_heads": 2,
+    sizes = {"sources": ["drums", "bass", "other", "vocals"], "channels": 8, "depth": 4, "t_layers": 1, "t_heads": 2,
              "nfft": 1024, "bottom_channels": 8}
     network = HTDemucs(**sizes, segment=segment)
     kwargs = sizes | {"segment": {"_type": "fraction", "numerator": segment.numerator,

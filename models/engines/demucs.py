@@ -42,13 +42,14 @@ class Demucs(Adapter):
             SetupError: The weights are absent or another model's.
         """
         from demucs_infer.safetensors import load_safetensors_model
+        from safetensors import SafetensorError
 
         self._options, self._home = read_options(DemucsOptions, ref.name, ref.options), home
         path = home.weights(WEIGHTS) / FILE
         try:
             self._model = load_safetensors_model(path).eval()
             self._index = self._model.sources.index(VOICES)
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
             raise SetupError(f"not the weights of a demucs that knows {VOICES}: {str(error)[:200]}",
                              where=str(path)) from error
         if (self._model.samplerate, self._model.audio_channels) != (self.sample_rate, 2):
@@ -74,10 +75,10 @@ class Demucs(Adapter):
         import torch
         from demucs_infer.apply import apply_model
 
-        middle = sound.mean(axis=1)
-        level = float(middle.std()) + 1e-8  # as it was trained: around 0, as loud as 1
-        if not len(sound) or not sound.any():
+        if not sound.any():
             return np.zeros_like(sound)
+        middle = sound.mean(axis=1)
+        level = max(float(middle.std()), float(sound.std()) / 10) + 1e-8  # as it was trained: around 0, as loud as 1
         if self._home.device == "cpu":
             torch.set_num_threads(self._home.threads)
         given = torch.from_numpy(np.ascontiguousarray((sound - middle.mean()) / level, np.float32).T)[None]

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from flows.pool import Pool
 from flows.wiring import Workspace
@@ -38,6 +39,7 @@ from tasks.captions import Cue, srt
 from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
+from tasks.languages import LanguagesRequest, find_languages
 from tasks.mix import MixRequest, mix
 from tasks.plan import PlanRequest, plan
 from tasks.publish import publish, publish_multi
@@ -71,6 +73,8 @@ class EpisodeJob:
     picture_s: float = 0.0
     """Seconds of picture that are made at most of all its catalog: on it depends what 'small' means."""
     profile: str | None = None
+    foreign: Literal["keep", "dub"] | None = None
+    """Over the setting."""
     range: tuple[int, int] | None = None
     """Ticks [start, end) of an excerpt."""
     priority: int = 0
@@ -141,6 +145,8 @@ class Pipeline:
                 video=source.video, frames=source.frames, rate=source.rate, width=source.width, height=source.height,
                 detector=self.space.engine("shot-detector"), faces=self.space.engine("face-detector")))
             transcript = self._speakers(work, takes, source)
+            transcript = self._step(work, takes, find_languages, LanguagesRequest(
+                transcript=transcript, identifier=self.space.engine("language-identifier")))
             if not self._planning:
                 self._note_episode(work, source, transcript)
             return Prepared(source, shots, transcript)
@@ -224,7 +230,9 @@ class Pipeline:
             text, kind = self._heard_script(work, takes, track, language), "srt"
         translation: Translation = self._step(work, takes, translate, TranslateRequest(
             transcript=transcript, language=language, translator=self.space.engine("translator"),
-            glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
+            identifier=self.space.engine("language-identifier"), length=prepared.length,
+            cast=job.cast.get(language, {}), foreign=job.foreign or self.space.settings.foreign,
+            strict=self.space.settings.production, glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
             script_format=kind))
         if track:
             return self._step(work, takes, read_dialogue, DialogueRequest(

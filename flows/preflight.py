@@ -65,7 +65,7 @@ def check_engine(space: Workspace, port: str, name: str, *, hashed: bool = True)
 
 
 def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> list[tuple[str, str]]:
-    ports = ["shot-detector", "face-detector", "diarizer"]
+    ports = ["shot-detector", "face-detector", "diarizer", "language-identifier"]
     heard = any(language in job.dialogue and language not in job.script for language in languages)
     if job.transcript is None or space.settings.check_speech or heard:
         ports.append("recognizer")

@@ -44,8 +44,8 @@ PREFECT_DEFAULTS = {
 """How Prefect behaves under `infinidub` unless the user's own environment says otherwise."""
 
 DEFAULT_ENGINES = {
-    "recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
-    "shot-detector": "scenedetect", "face-detector": "dlib", "generator": "auto",
+    "recognizer": "faster-whisper", "diarizer": "ge2e", "language-identifier": "py3langid", "translator": "apertium",
+    "synthesizer": "kokoro", "shot-detector": "scenedetect", "face-detector": "dlib", "generator": "auto",
 }
 
 
@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     """Transcribe the dubbed speech back and report its word error rate."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
+    foreign: Literal["keep", "dub"] = "keep"
+    """Dialogue in another language than the episode's: leave it in the source's own voice, or dub it as well."""
     production: bool = False
     """Refuse what is otherwise only flagged: speakers without a voice of their own, pictures without consent."""
     prefect: bool = True

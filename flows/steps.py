@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.errors import InputError
 
-SHARED = ("ingest", "shots", "transcribe", "speakers")
+SHARED = ("ingest", "shots", "transcribe", "speakers", "languages")
 PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
 BEFORE_PICTURE = PER_LANGUAGE.index("generate")
 """How many steps of a language come before its picture."""
@@ -13,7 +13,7 @@ STAND_INS = {"transcript": "transcribe", "dialogue": "synthesize"}
 """Steps that take the place of another when a studio brings its own files."""
 BUILDS_ON = {
     "ingest": (), "shots": ("ingest",), "transcribe": ("ingest",), "speakers": ("transcribe",),
-    "translate": ("speakers",), "synthesize": ("translate",), "mix": ("synthesize",),
+    "languages": ("speakers",), "translate": ("languages",), "synthesize": ("translate",), "mix": ("synthesize",),
     "plan": ("shots", "synthesize"), "generate": ("plan",), "assemble": ("generate", "mix"), "inspect": ("assemble",),
 }
 

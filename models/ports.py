@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records import EngineRef, FaceTrack, Placement, Record, ShotRequest
+from models.languages import Guess
+from models.records import Candidate, EngineRef, FaceTrack, Placement, Record, ShotRequest
 
 Samples = NDArray[np.float32]  # (N,)
 Stereo = NDArray[np.float32]  # (N, 2)
@@ -136,15 +137,40 @@ class Diarizer(Engine, Protocol):
 # -- translator -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is said around a line, in the source language; a line of somebody else begins with '– '."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A translation that is to be made once more."""
+
+    text: str
+    """The source line."""
+    said: str
+    """What it was translated into; '' where there was no usable answer."""
+    wrong: tuple[str, ...] = ()
+    """What is wrong with it."""
+    longest: int | None = None
+    """Characters that there is time for; None: it need not be shorter."""
+
+
 class Translator(Engine, Protocol):
     """Text to text, keyed by line id."""
+
+    REVISES: ClassVar[bool]
+    """Whether it can be told what was wrong with an answer."""
 
     def pairs(self) -> frozenset[tuple[str, str]] | None:
         """Primary-language pairs it can do; None: it cannot tell beforehand."""
         ...
 
-    def translate(self, lines: Mapping[str, str], source: str, target: str,
-                  glossary: Mapping[str, str]) -> dict[str, str]:
+    def translate(self, lines: Mapping[str, str], source: str, target: str, glossary: Mapping[str, str],
+                  around: Mapping[str, Around]) -> dict[str, tuple[Candidate, ...]]:
         """Translate each line.
 
         Args:
@@ -152,13 +178,28 @@ class Translator(Engine, Protocol):
             source: BCP-47 of the source.
             target: BCP-47 of the target.
             glossary: Source term → required target term (the same term: do not translate).
+            around: Line id → what is said around it; for engines whose option `context` asks for it.
 
         Returns:
-            Line id → target text, for exactly the ids given.
-
-        Raises:
-            EngineError: An id is missing, doubled or empty in the engine's answer.
+            Line id → candidates, best first, none of them empty. An id that has none is left out, and no other is
+            there: a line is never given what may belong to another.
         """
+        ...
+
+    def revise(self, drafts: Mapping[str, Draft], source: str, target: str,
+               glossary: Mapping[str, str]) -> dict[str, tuple[Candidate, ...]]:
+        """Translate lines once more, knowing what was wrong; {} where `REVISES` is False. Else like `translate`."""
+        ...
+
+
+# -- language identifier ----------------------------------------------------------------------------------------------
+
+
+class LanguageIdentifier(Engine, Protocol):
+    """Which language a text is in."""
+
+    def identify(self, text: str) -> Guess:
+        """The most probable language of a text and its probability; `models.languages.sure` says what it is worth."""
         ...
 
 

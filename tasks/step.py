@@ -25,8 +25,9 @@ from tasks.store import Store, disk_error, get_record, put_record
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Record)
-Unit = Literal["step", "text", "line", "fit", "stem", "shot"]
-"""What is counted: steps, texts translated, lines voiced, voices fitted, beds separated, shots generated."""
+Unit = Literal["step", "text", "line", "fit", "stem", "shot", "track"]
+"""What is counted: steps, texts translated, lines voiced, voices fitted, beds separated, shots generated, tracks
+encoded."""
 
 
 BATCH = 40
@@ -82,6 +83,8 @@ class Step(Generic[Q, R]):
     result: type[R]
     batch: Callable[[Work, Sequence[Q]], Sequence[R]] | None = None
     """Computes many items at once, where one call is cheaper than many."""
+    lasting: Callable[[R], bool] = lambda _: True
+    """Whether a result may be used again; one that may not is used once, and the next time it is computed anew."""
 
     def recipe(self, request: Q) -> str:
         """The name of this step's result for `request`."""
@@ -90,7 +93,7 @@ class Step(Generic[Q, R]):
 
 def step(name: str, *, version: int, result: type[R], unit: Unit = "step",
          batch: Callable[[Work, Sequence[Q]], Sequence[R]] | None = None,
-         ) -> Callable[[Callable[[Work, Q], R]], Step[Q, R]]:
+         lasting: Callable[[R], bool] = lambda _: True) -> Callable[[Callable[[Work, Q], R]], Step[Q, R]]:
     """Declare a step.
 
     Args:
@@ -99,8 +102,9 @@ def step(name: str, *, version: int, result: type[R], unit: Unit = "step",
         result: The type of the record it returns.
         unit: What it counts as: a whole step, or an item inside one.
         batch: For items: computes several in one call.
+        lasting: For items: says of a result whether it may be used again.
     """
-    return lambda function: Step(name, version, unit, function, result, batch)
+    return lambda function: Step(name, version, unit, function, result, batch, lasting)
 
 
 def _cpu() -> float:
@@ -221,6 +225,8 @@ def _record(work: Work, what: Step[Q, R], request: Q, row: int, result: R, cpu: 
     result_row = t.Result(recipe=what.recipe(request), step=what.name, version=what.version,
                           request=request.model_dump(mode="json"))
     winner = work.ledger.finish(row, result_row, artifact, hashes_in(request), artifacts_in(result), cpu)
+    if not what.lasting(result):
+        work.ledger.forget(result_row.recipe, artifact)
     return result if winner == artifact else get_record(work.store, winner, what.result)
 
 

@@ -20,15 +20,19 @@ from pydantic import ConfigDict
 from models.engines import ENGINES
 from models.engines.options import Adapter
 from models.errors import EngineError, InputError
-from models.ports import EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
-from models.records import EngineRef, Record
+from models.languages import Guess
+from models.ports import Around, EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
+from models.records import Candidate, EngineRef, Record
 
 RATE = 48_000
 SECONDS = 4
 SPOKEN = {"Good morning.": (0.3, 1.0), "The lamp is old.": (1.8, 2.4), "We go now.": (3.1, 3.7)}
 """What is said in the episode, and when."""
-NAMES = {"recognizer": "faster-whisper", "diarizer": "ge2e", "translator": "apertium", "synthesizer": "kokoro",
-         "shot-detector": "scenedetect", "face-detector": "dlib"}
+DUBBED = {"es": ("Buenos días.", "La luz es vieja.", "Nos vamos."), "gl": ("word salad of sorts",) * 3,
+          "fr": ("Bonjour tous.", "La lampe va mal.", "On y va là")}
+"""The same in other languages, as the fake translator says it; what the fake recognizer hears, but in Galician."""
+NAMES = {"recognizer": "faster-whisper", "diarizer": "ge2e", "language-identifier": "py3langid",
+         "translator": "apertium", "synthesizer": "kokoro", "shot-detector": "scenedetect", "face-detector": "dlib"}
 """The fakes go by the names of the default engines."""
 
 
@@ -54,11 +58,13 @@ class Recognizer(Fake):
     def recognize(self, samples: Samples, language: str | None) -> Recognition:
         if self.interrupted:
             raise KeyboardInterrupt
-        return Recognition("en", 1.0, tuple(self._segment(text, *span) for text, span in SPOKEN.items()))
+        heard = language if language in DUBBED and language != "gl" else "en"
+        texts = DUBBED.get(heard, tuple(SPOKEN))
+        return Recognition(heard, 1.0, tuple(map(self._segment, texts, SPOKEN.values())))
 
     @staticmethod
-    def _segment(text: str, start: float, end: float) -> HeardSegment:
-        words = text.split()
+    def _segment(text: str, span: tuple[float, float]) -> HeardSegment:
+        (start, end), words = span, text.split()
         edges = np.linspace(start, end, len(words) + 1)
         heard = tuple(HeardWord(word, float(a), float(b), 0.99)
                       for word, a, b in zip(words, edges, edges[1:], strict=False))
@@ -75,15 +81,23 @@ class Diarizer(Fake):
         return np.tile(np.array([1, 0], np.float32), (len(stretches), 1))
 
 
+class LanguageIdentifier(Fake):
+    def identify(self, text: str) -> Guess:
+        return Guess("en", 0.0)
+
+
 class Translator(Fake):
+    REVISES = False
+
     def pairs(self) -> frozenset[tuple[str, str]]:
         return frozenset({("en", "es"), ("en", "fr"), ("en", "it"), ("en", "gl"), ("en", "de")})
 
-    def translate(self, lines: Mapping[str, str], source: str, target: str,
-                  glossary: Mapping[str, str]) -> dict[str, str]:
+    def translate(self, lines: Mapping[str, str], source: str, target: str, glossary: Mapping[str, str],
+                  around: Mapping[str, Around]) -> dict[str, tuple[Candidate, ...]]:
         if target == "it":
             raise EngineError("the fake translator has no Italian today", hint="Try another")
-        return {key: "word salad of sorts" if target == "gl" else text for key, text in lines.items()}
+        known = dict(zip(SPOKEN, DUBBED.get(target, SPOKEN), strict=True))
+        return {key: (Candidate(text=known.get(text, f"{text} ({target})"), score=0.0),) for key, text in lines.items()}
 
 
 class Synthesizer(Fake):
@@ -122,8 +136,8 @@ def tone(seconds: float, pitch: float, rate: int) -> Samples:
 
 def install() -> None:
     """Put the fakes in the place of the default engines of this process."""
-    kinds = {"recognizer": "Recognizer", "diarizer": "Diarizer", "translator": "Translator",
-             "synthesizer": "Synthesizer", "shot-detector": "Cuts", "face-detector": "Faces"}
+    kinds = {"recognizer": "Recognizer", "diarizer": "Diarizer", "language-identifier": "LanguageIdentifier",
+             "translator": "Translator", "synthesizer": "Synthesizer", "shot-detector": "Cuts", "face-detector": "Faces"}
     for port, kind in kinds.items():
         ENGINES[port] = {**ENGINES[port], NAMES[port]: f"tests.fakes:{kind}"}
     ENGINES["generator"] = {**ENGINES["generator"], "pulse": "tests.pulse:Pulse"}

@@ -165,7 +165,7 @@ def test_an_edit_can_be_taken_back(call: Call, own: tuple[Path, Path]) -> None:
     assert call(*line, "--text", "The old lamp.")[0] == 3
     code, said = call(*line, "--undo")
     assert (code, said["steps_run"]) == (0, 0)
-    assert "The lamp is old." in Path(said["deliverables"][0]["subtitles"][0]).read_text()
+    assert "La luz es vieja." in Path(said["deliverables"][0]["subtitles"][0]).read_text()
 
 
 def test_a_refused_redo_changes_nothing(call: Call, own: tuple[Path, Path], tmp_path: Path) -> None:

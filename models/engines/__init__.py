@@ -25,6 +25,7 @@ ENGINES: dict[str, dict[str, str]] = {
         "ge2e": "models.engines.ge2e:Ge2e",
         "pyannote": "models.engines.pyannote:Pyannote",
     },
+    "language-identifier": {"py3langid": "models.engines.py3langid:Py3Langid"},
     "translator": {
         "apertium": "models.engines.apertium:Apertium",
         "ctranslate2": "models.engines.ctranslate2:CTranslate2",

@@ -24,8 +24,8 @@ from models.engines.apertium_text import (
 )
 from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError, SetupError
-from models.ports import EngineHome
-from models.records import EngineRef, Record
+from models.ports import Around, Draft, EngineHome
+from models.records import Candidate, EngineRef, Record
 
 DIRECT = {("en", "es"): "eng-spa", ("en", "ca"): "eng-cat", ("en", "gl"): "en-gl", ("es", "en"): "spa-eng",
           ("ca", "en"): "cat-eng", ("ca", "fr"): "cat-fra", ("ca", "it"): "cat-ita", ("ca", "pt"): "cat-por",
@@ -56,6 +56,7 @@ class Apertium(Adapter):
     """The installed program and its language pairs."""
 
     OPTIONS: ClassVar[type[Record]] = ApertiumOptions
+    REVISES: ClassVar[bool] = False
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._pivot = read_options(ApertiumOptions, ref.name, ref.options).pivot
@@ -72,14 +73,14 @@ class Apertium(Adapter):
         """Primary-language pairs; their packages may still have to be installed."""
         return frozenset([*DIRECT, *(("en", target) for target in THROUGH[self._pivot])])
 
-    def translate(self, lines: Mapping[str, str], source: str, target: str,
-                  glossary: Mapping[str, str]) -> dict[str, str]:
-        """Translate each line, sentence by sentence (see `models.ports.Translator`).
+    def translate(self, lines: Mapping[str, str], source: str, target: str, glossary: Mapping[str, str],
+                  around: Mapping[str, Around]) -> dict[str, tuple[Candidate, ...]]:
+        """Translate each line, sentence by sentence, into one candidate (see `models.ports.Translator`).
 
         Raises:
             InputError: It does not do this pair.
             SetupError: The packages of this pair are not installed.
-            EngineError: A line came back empty.
+            EngineError: The program failed.
         """
         source, target = (tag.partition("-")[0].lower() for tag in (source, target))
         route = self._route(source, target)
@@ -94,10 +95,12 @@ class Apertium(Adapter):
             sentence.protect({term: wanted for term, wanted in glossary.items() if term in sentence.miss(glossary)})
         self._translate(broken, route, target)
         done = {key: " ".join(sentence.target for sentence in parts) for key, parts in sentences.items()}
-        empty = [key for key, text in done.items() if lines[key].strip() and not text.strip()]
-        if empty:
-            raise EngineError("apertium returned nothing", where=", ".join(empty))
-        return done
+        return {key: (Candidate(text=text, score=0.0),) for key, text in done.items() if text.strip()}
+
+    def revise(self, drafts: Mapping[str, Draft], source: str, target: str,
+               glossary: Mapping[str, str]) -> dict[str, tuple[Candidate, ...]]:
+        """Its rules give one answer."""
+        return {}
 
     def _route(self, source: str, target: str) -> tuple[str, ...]:
         """The modes to run one after the other."""

@@ -14,9 +14,9 @@ from pydantic import Field
 from models.engines.apertium_text import split_sentences
 from models.engines.local_weights import checked_path
 from models.engines.options import Adapter, read_options
-from models.errors import EngineError, InputError, SetupError
-from models.ports import EngineHome
-from models.records import EngineRef, Record
+from models.errors import InputError, SetupError
+from models.ports import Around, Draft, EngineHome
+from models.records import Candidate, EngineRef, Record
 
 SOURCE_MODELS = ("source.spm", "spiece.model", "sentencepiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 TARGET_MODELS = ("target.spm", *SOURCE_MODELS[1:])
@@ -41,6 +41,8 @@ class CTranslate2Options(Record):
     style: Literal["madlad", "nllb", "opus"] = "madlad"
     """How the model is told the languages: by a token before the source, by one before either, or not at all."""
     beam_size: int = Field(default=4, ge=1, le=20)
+    candidates: int = Field(default=4, ge=1, le=20)
+    """Translations of a line at most, and never more than `beam_size`: of them the one is taken that fits its time."""
     compute_type: str = "default"
     """CTranslate2's arithmetic."""
 
@@ -50,6 +52,7 @@ class CTranslate2(Adapter):
 
     OPTIONS: ClassVar[type[Record]] = CTranslate2Options
     CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
+    REVISES: ClassVar[bool] = False
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(CTranslate2Options, ref.name, ref.options, home.connection)
@@ -65,29 +68,36 @@ class CTranslate2(Adapter):
     def pairs(self) -> None:
         """What a model can do is not written in its folder."""
 
-    def translate(self, lines: Mapping[str, str], source: str, target: str,
-                  glossary: Mapping[str, str]) -> dict[str, str]:
+    def translate(self, lines: Mapping[str, str], source: str, target: str, glossary: Mapping[str, str],
+                  around: Mapping[str, Around]) -> dict[str, tuple[Candidate, ...]]:
         """Translate each line, sentence by sentence; a glossary cannot be forced on these models.
+
+        The candidates of a line are the best combinations of its sentences' hypotheses. A score is the mean of the
+        log-probabilities that the model gives the sentences (per token).
 
         Raises:
             InputError: The model has no token for a language.
-            EngineError: A line came back empty.
         """
         parts = [(key, sentence) for key, line in lines.items() for sentence in split_sentences(line)]
         before, prefix = self._language_tokens(source, target)
         tokens = [[*before, *self._encode(sentence)[:LONGEST], *self._after] for _, sentence in parts]
         answers = self._translator.translate_batch(
             tokens, target_prefix=[prefix] * len(tokens) if prefix else None, beam_size=self._options.beam_size,
-            max_batch_size=BATCH, max_decoding_length=LONGEST)
-        found: dict[str, list[str]] = {key: [] for key in lines}
-        for (key, _), answer in zip(parts, answers, strict=True):
-            found[key].append(self._decode([t for t in answer.hypotheses[0] if t not in {*prefix, END, "<unk>"}]))
+            max_batch_size=BATCH, max_decoding_length=LONGEST, return_scores=True,
+            num_hypotheses=min(self._options.candidates, self._options.beam_size))
         joint = "" if target.partition("-")[0] in UNSPACED else " "
-        done = {key: joint.join(filter(None, texts)) for key, texts in found.items()}
-        empty = [key for key, text in done.items() if lines[key].strip() and not text]
-        if empty:
-            raise EngineError("the model returned nothing", where=", ".join(empty))
-        return done
+        found: dict[str, list[list[Candidate]]] = {key: [] for key in lines}
+        for (key, _), answer in zip(parts, answers, strict=True):
+            found[key].append([
+                Candidate(text=self._decode([t for t in tokens if t not in {*prefix, END, "<unk>"}]), score=score)
+                for tokens, score in zip(answer.hypotheses, answer.scores, strict=True)])
+        done = {key: combined(sentences, joint, self._options.candidates) for key, sentences in found.items()}
+        return {key: candidates for key, candidates in done.items() if candidates}
+
+    def revise(self, drafts: Mapping[str, Draft], source: str, target: str,
+               glossary: Mapping[str, str]) -> dict[str, tuple[Candidate, ...]]:
+        """These models cannot be told anything."""
+        return {}
 
     def _language_tokens(self, source: str, target: str) -> tuple[list[str], list[str]]:
         """Tokens that begin the source, and those that begin the target."""
@@ -161,6 +171,27 @@ class CTranslate2(Adapter):
         if what == "encode":
             return lambda text: list(pieces.encode(text, out_type=str))
         return lambda tokens: str(pieces.decode(list(tokens))).strip()
+
+
+def combined(sentences: Sequence[Sequence[Candidate]], joint: str, most: int) -> tuple[Candidate, ...]:
+    """The best translations of a whole line.
+
+    Args:
+        sentences: Candidates of each of its sentences, best first.
+        joint: What stands between two sentences.
+        most: How many are wanted.
+
+    Returns:
+        Best first, each text once, none empty; a score is the mean of the sentences'.
+    """
+    beam: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
+    for candidates in sentences:
+        beam = sorted(((total + one.score, (*texts, one.text)) for total, texts in beam for one in candidates),
+                      key=lambda pair: -pair[0])[:most]
+    best: dict[str, float] = {}
+    for total, texts in beam:
+        best.setdefault(joint.join(filter(None, texts)), round(total / max(len(texts), 1), 4))
+    return tuple(Candidate(text=text, score=score) for text, score in best.items() if text.strip())
 
 
 def _json(path: Path) -> Any:

@@ -16,6 +16,7 @@ from tasks.levels import (
     Ducking,
     Sound,
     centre,
+    layout_of,
     limiter_gain,
     loudness_of,
     regular,
@@ -39,7 +40,11 @@ def test_layouts_keep_the_level_of_what_they_keep() -> None:
     voice_only = np.zeros((10, 6), np.float32)
     voice_only[:, 2] = 1
     assert np.allclose(to_layout(voice_only, 2), math.sqrt(0.5))
-    assert all(to_layout(noise(9, n), c).shape == (9, c) for n in range(1, 9) for c in (2, 6))
+    assert all(to_layout(noise(9, n), c).shape == (9, c) for n in range(1, 9) for c in (2, 6, 8))
+    assert [layout_of(n) for n in range(1, 9)] == [2, 2, 2, 2, 2, 6, 6, 8]
+    wide = to_layout(surround, 8)
+    assert np.array_equal(wide[:, [0, 1, 2, 3, 6, 7]], surround)
+    assert not wide[:, 4:6].any()
 
 
 def test_a_voice_goes_to_the_middle() -> None:
@@ -47,6 +52,7 @@ def test_a_voice_goes_to_the_middle() -> None:
     assert np.array_equal(centre(voice, 2), np.column_stack([voice, voice]))
     assert np.array_equal(centre(voice, 6)[:, 2], voice)
     assert not centre(voice, 6)[:, [0, 1, 3, 4, 5]].any()
+    assert np.array_equal(centre(voice, 8)[:, 2], voice)
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 17), st.integers(0, 150))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.errors import InputError
-from models.loudness import PRESETS, Anchor, Preset
-from models.records import Artifact, Line, Mix, Speech, SpokenLine, Transcript
+from models.loudness import PRESETS, Anchor, Preset, PresetName
+from models.records import Artifact, EngineRef, KeptLine, Line, Mix, Speech, SpokenLine, Transcript
+from tasks.leak import LEAK_DB, find_leak
 from tasks.levels import Sound, centre, loudness_of
 from tasks.media import loudness, read_audio, write_flac
 from tasks.mix import MixRequest, mix
@@ -116,7 +121,8 @@ def test_lines_lie_sample_exactly(work: Work) -> None:
     places = [0, 262_100, 262_144, 100_001, length - 2000]
     lines = tuple(spoken(work, i, place, click) for i, place in enumerate(places))
     request = MixRequest(source_audio=put(work, hum(length, 2, 1e-3)), channels=2, bed=None, length=length,
-                         speech=Speech(language="es", lines=lines), transcript=Transcript(language="en", lines=()), loudness=PRESETS["r128"])
+                         speech=Speech(language="es", lines=lines), transcript=Transcript(language="en", lines=()),
+                         loudness=PRESETS["r128"])
     stem = heard(work, mix.function(work, request).dialogue)[:, 0]
     assert set(np.flatnonzero(np.abs(stem) > np.abs(stem).max() / 2)) == {place + 1000 for place in places}
 
@@ -143,6 +149,8 @@ def test_the_voice_of_the_source_is_far_down_and_its_room_stays(work: Work) -> N
     source, bed = heard(work, request.source_audio), heard(work, result.bed)
     room, gain = hum(240_000, 2, 0.01), result.gain_db
     assert result.bed_kind == "ducked"
+    assert result.leak is not None
+    assert result.leak.db < LEAK_DB
     for start, end in SPANS:
         wanted = voice(end - start, 0.1, seed=1)
         left = float(wanted @ bed[start:end, 0] / (wanted @ wanted))
@@ -180,13 +188,17 @@ def test_a_bed_of_another_length_is_refused_with_both_lengths(work: Work) -> Non
         mix.function(work, ask(work, bed=put(work, hum(168_000, 2, 0.01))))
 
 
-def test_surround_keeps_its_layout_with_the_voice_in_the_centre(work: Work) -> None:
-    request = ask(work, channels=6)
+@pytest.mark.parametrize("channels", [6, 8])
+def test_surround_keeps_its_layout_with_the_voice_in_the_centre(work: Work, channels: int) -> None:
+    request = ask(work, channels=channels)
     result = mix.function(work, request)
-    whole, bed, stem = (heard(work, a) for a in (result.mix, result.bed, result.dialogue))
-    assert whole.shape == (240_000, 6)
+    whole, bed, stem, source = (heard(work, a) for a in (result.mix, result.bed, result.dialogue, request.source_audio))
+    others = [c for c in range(channels) if c != 2]
+    assert whole.shape == (240_000, channels)
     assert np.abs(whole[:, 2] - bed[:, 2] - stem[:, 0]).max() < 1e-6
-    assert np.abs(whole[:, [0, 1, 3, 4, 5]] - bed[:, [0, 1, 3, 4, 5]]).max() < 1e-6
+    assert np.abs(whole[:, others] - bed[:, others]).max() < 1e-6
+    pause = slice(200_000, 240_000)
+    assert np.allclose(whole[pause, 3], source[pause, 3] * 10 ** (result.gain_db / 20), atol=1e-4)
     assert result.loudness.integrated_lufs == pytest.approx(-23, abs=0.21)
 
 
@@ -201,7 +213,8 @@ def test_a_silent_programme_does_not_explode(work: Work, level: float, tmp_path:
     said: list[str] = []
     work.progress = lambda text, _done: said.append(text)
     request = MixRequest(source_audio=put(work, hum(96_000, 2, level)), channels=2, bed=None, length=96_000,
-                         speech=Speech(language="es", lines=()), transcript=Transcript(language="en", lines=()), loudness=PRESETS["r128"])
+                         speech=Speech(language="es", lines=()), transcript=Transcript(language="en", lines=()),
+                         loudness=PRESETS["r128"])
     result = mix.function(work, request)
     assert 0 <= result.gain_db <= 24
     assert result.loudness.integrated_lufs < -40
@@ -215,3 +228,139 @@ def test_a_silent_line_stays_silent(work: Work) -> None:
     result: Mix = mix.function(work, request)
     assert not heard(work, result.dialogue)[:SPANS[1][0]].any()
     assert result.loudness.integrated_lufs == pytest.approx(-23, abs=0.21)
+
+
+# -- presets ----------------------------------------------------------------------------------------------------------
+
+
+def dialogue_by_hand(work: Work, result: Mix, spans: list[tuple[int, int]]) -> float:
+    """Of what is heard in spans, by pyloudnorm's filters and no gate."""
+    import pyloudnorm
+
+    filters = pyloudnorm.Meter(RATE)._filters.values()
+    sound = heard(work, result.mix).astype(np.float64)
+    for side in (0, 1):
+        for stage in filters:
+            sound[:, side] = stage.apply_filter(sound[:, side])
+    said = np.concatenate([sound[a:b] for a, b in spans])
+    return float(10 * np.log10((said**2).mean(axis=0).sum()) - 0.691)
+
+
+def test_netflix_goes_by_the_dialogue_and_by_the_programme_where_there_is_little(work: Work) -> None:
+    much = ask(work, background=0.05, loudness=PRESETS["netflix"])
+    result = mix.function(work, much)
+    assert result.loudness.dialogue_share == pytest.approx(86_000 / 240_000, abs=0.12), "pauses of 0.2 s are speech"
+    assert result.loudness.dialogue_lufs == pytest.approx(-27, abs=0.11)
+    spans = [(line.start, line.start + line.length) for line in much.speech.lines]
+    assert dialogue_by_hand(work, result, spans) == pytest.approx(-27, abs=0.6)
+    little = much.model_copy(update={"speech": Speech(language="es", lines=(
+        spoken(work, 0, SPANS[0][0], voice(14_000, 0.03, 190)),))})
+    result = mix.function(work, little)
+    assert 0 < (result.loudness.dialogue_share or 0) < 0.15
+    assert result.loudness.integrated_lufs == pytest.approx(-24, abs=0.11)
+    assert result.loudness.true_peak_dbtp <= -2
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(preset=st.sampled_from(sorted(PRESETS)), level=st.floats(0.01, 0.9), background=st.floats(0.001, 0.3),
+       dub=st.floats(0.005, 0.9), channels=st.sampled_from([1, 2, 6, 8]), inverted=st.booleans())
+def test_presets_hold_for_any_programme(work: Work, preset: PresetName, level: float, background: float, dub: float,
+                                        channels: int, inverted: bool) -> None:
+    request = ask(work, 170_000, channels=channels, level=level, background=background, dub_level=dub,
+                  loudness=PRESETS[preset])
+    if inverted:  # one side against the other, and clipping
+        sound = np.clip(heard(work, request.source_audio) * np.resize([3, -3], channels), -1, 1).astype(np.float32)
+        request = request.model_copy(update={"source_audio": put(work, sound)})
+    result = mix.function(work, request)
+    _, found, wanted = PRESETS[preset].judge(result.loudness)
+    assert abs(found - wanted.lufs) <= wanted.tolerance_lu
+    assert result.loudness.true_peak_dbtp <= PRESETS[preset].true_peak_dbtp
+    parts = [heard(work, artifact) for artifact in (result.mix, result.dialogue, result.bed)]
+    assert db(parts[0] - centre(parts[1][:, 0], parts[0].shape[1]) - parts[2]) < -100
+
+
+def test_a_second_that_is_all_dialogue(work: Work) -> None:
+    length = 48_000
+    said = voice(length, 0.2)
+    whole = Line(id="L0000", start=0, end=length, text="x", speaker="A")
+    request = MixRequest(source_audio=put(work, centre(said, 2)), channels=2, bed=None, length=length,
+                         speech=Speech(language="es", lines=(spoken(work, 0, 0, voice(length, 0.2, 190)),)),
+                         transcript=Transcript(language="en", lines=(whole,)), loudness=PRESETS["netflix"])
+    result = mix.function(work, request)
+    assert result.loudness.dialogue_lufs == pytest.approx(-27, abs=0.11)
+    assert result.loudness.dialogue_share == pytest.approx(1, abs=0.05)
+    assert result.leak is None, "without a pause nothing can be compared"
+
+
+# -- the source's own voice -------------------------------------------------------------------------------------------
+
+
+def leaky(db: float) -> Sound:
+    """A bed into which the source's voice leaks with so many dB."""
+    bed = hum(240_000, 2, 0.01)
+    for start, end in SPANS:
+        bed[start:end] += centre(voice(end - start, 0.1, seed=1), 2) * np.float32(10 ** (db / 20))
+    return bed
+
+
+LINES = {f"L{i:04d}": span for i, span in enumerate(SPANS)}
+
+
+@pytest.mark.parametrize(("leaks", "late", "gain"), [(-10, 0, 1), (-20, 0, -1), (-20, 300, 1), (-30, 0, 1),
+                                                     (-200, 0, 1)])
+def test_a_leaking_bed_is_found_out(work: Work, leaks: float, late: int, gain: float) -> None:
+    request = ask(work)
+    bed = put(work, np.roll(leaky(leaks) * np.float32(gain / 2), late, axis=0))
+    leak = find_leak(work.store.path(request.source_audio), work.store.path(bed), 20 * np.log10(1 / 2), LINES,
+                     SPANS, request.length)
+    assert leak is not None
+    if leaks < -100:
+        assert leak.db < LEAK_DB - 10, "a clean bed"
+    else:
+        assert leak.db == pytest.approx(leaks, abs=0.7)
+        assert (leak.line, leak.at) in {(name, start) for name, (start, _) in LINES.items()}
+
+
+def test_it_is_said_when_the_bed_is_the_source(work: Work) -> None:
+    said: list[str] = []
+    work.progress = lambda text, _done: said.append(text)
+    leak = mix.function(work, ask(work, bed=put(work, leaky(0)))).leak
+    assert leak is not None
+    assert leak.db == 0
+    assert any("the source's voice is heard in the bed, at 0 dB" in text for text in said)
+
+
+@pytest.mark.parametrize("given_bed", [True, False])
+def test_where_a_voice_is_kept_the_source_is_heard_as_it_is(work: Work, given_bed: bool) -> None:
+    request = ask(work, bed=put(work, hum(240_000, 2, 0.005)) if given_bed else None)
+    start, end = SPANS[1]
+    over = spoken(work, 5, start + 20_000, voice(9000, 0.03, 190))  # somebody is dubbed at the same time
+    request = request.model_copy(update={"speech": Speech(
+        language="es", lines=(request.speech.lines[0], over), kept=(KeptLine(id="L0001", start=start, end=end),))})
+    result = mix.function(work, request)
+    source, bed = heard(work, request.source_audio), heard(work, result.bed)
+    assert np.allclose(bed[start:end], source[start:end] * 10 ** (result.gain_db / 20), atol=1e-3)
+    assert np.abs(np.diff(bed[start - 2000:start + 2000], axis=0)).max() < 0.3, "no click"
+    assert result.leak is None or result.leak.line != "L0001"
+    assert result.loudness.dialogue_share == pytest.approx((end - start + SPANS[0][1] - SPANS[0][0]) / 240_000, abs=0.1)
+    if given_bed:
+        assert db(bed[SPANS[0][0]:SPANS[0][1]]) < db(source[SPANS[0][0]:SPANS[0][1]]) + result.gain_db - 15
+
+
+def test_a_separated_bed_lies_below_and_is_named(work: Work) -> None:
+    class Engines:
+        def get(self, port: str, ref: EngineRef) -> Any:
+            assert (port, ref.name) == ("separator", "fake")
+            return SimpleNamespace(sample_rate=44_100, voices=lambda sound: sound * 0.0)
+
+    work.engines = Engines()
+    request = ask(work).model_copy(update={"separator": EngineRef(name="fake")})
+    result = mix.function(work, request)
+    source, bed = heard(work, request.source_audio), heard(work, result.bed)
+    assert result.bed_kind == "separated"
+    assert np.allclose(bed, source * 10 ** (result.gain_db / 20), atol=1e-3)
+    assert result.leak is not None
+    assert result.leak.db == 0, "nothing was taken out"
+    again = mix.function(work, request.model_copy(update={"loudness": PRESETS["web"]}))
+    assert (work.counts["stems_run"], work.counts["stems_reused"]) == (1, 1)
+    assert again.loudness.integrated_lufs == pytest.approx(-16, abs=0.11)

@@ -98,6 +98,7 @@ class Prepared:
 class Planned:
     """One language up to the plan of its picture: what its shots are generated from."""
 
+    translation: Translation
     speech: Speech
     mix: Mix
     plan: Plan
@@ -182,9 +183,9 @@ class Pipeline:
             if language == prepared.transcript.language:
                 raise InputError(f"{language} is what is spoken already", hint="Name other languages to dub into")
             takes = work.ledger.takes(self.job.id, language)
-            speech = self._speech(work, takes, prepared, language)
+            translation, speech = self._speech(work, takes, prepared, language)
             mixed = self._mix(work, takes, prepared, speech)
-            planned = Planned(speech, mixed, self._plan(work, takes, prepared, speech))
+            planned = Planned(translation, speech, mixed, self._plan(work, takes, prepared, speech))
             if self.pool and not self._planning:
                 self.pool.order(work, planned.requests, self.job.priority)
             return planned
@@ -199,10 +200,10 @@ class Pipeline:
                 source_language=prepared.transcript.language, title=self.job.title, crf=self.space.settings.crf))
             settings = self.space.settings
             inspection = self._step(work, takes, inspect, InspectRequest(
-                source=prepared.source, assembled=assembled, mix=mixed, speech=speech, language=language,
+                source=prepared.source, shots=prepared.shots, assembled=assembled, mix=mixed, speech=speech,
+                translation=planned.translation, plan=planned.plan, clips=clips, language=language,
                 recognizer=self.space.engine("recognizer") if settings.check_speech else None,
-                loudness_lufs=PRESETS[settings.loudness].programme.lufs,
-                true_peak_dbtp=PRESETS[settings.loudness].true_peak_dbtp))
+                loudness=PRESETS[settings.loudness]))
             if not self._planning:
                 self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
@@ -221,7 +222,8 @@ class Pipeline:
 
     # -- the steps of a language --------------------------------------------------------------------------------------
 
-    def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared, language: str) -> Speech:
+    def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared,
+                language: str) -> tuple[Translation, Speech]:
         job, transcript = self.job, prepared.transcript
         script, dialogue = job.script.get(language), job.dialogue.get(language)
         track = self._import(dialogue) if dialogue else None
@@ -235,9 +237,9 @@ class Pipeline:
             strict=self.space.settings.production, glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
             script_format=kind))
         if track:
-            return self._step(work, takes, read_dialogue, DialogueRequest(
+            return translation, self._step(work, takes, read_dialogue, DialogueRequest(
                 dialogue=track, transcript=transcript, translation=translation, length=prepared.length))
-        return self._step(work, takes, synthesize, SynthesizeRequest(
+        return translation, self._step(work, takes, synthesize, SynthesizeRequest(
             transcript=transcript, translation=translation, synthesizer=self.space.engine("synthesizer"),
             cast=job.cast.get(language, {}), length=prepared.length))
 

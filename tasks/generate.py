@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def _generate_shot(work: Work, request: ShotRequest) -> Clip:
         checkpoint.join(joined)
         video = work.store.put_file(joined, "video/x-matroska")
     return Clip(shot=request.shot, video=video, frames=checkpoint.frames, width=width, height=height,
-                placement=placement, region=request.region, chunks=len(checkpoint.chunks))
+                placement=placement, region=request.region, chunks=len(checkpoint.chunks),
+                joins=tuple(accumulate(chunk.frames for chunk in checkpoint.chunks[:-1])))
 
 
 def _make_chunks(work: Work, generator: Generator, request: ShotRequest, checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import InputError
 from models.ports import Recognition, Recognizer, Samples
-from models.records import EngineRef, SpokenLine
+from models.records import EngineRef, HeardBack, SpokenLine
 from models.timebase import CLOCK, seconds
 from models.wording import WordErrors, word_errors
 from tasks.media import read_audio
@@ -36,7 +36,9 @@ class Back:
     """What a recognizer made of the stem."""
 
     rate: float
-    worst: str
+    """Words that differ, over all words."""
+    lines: tuple[HeardBack, ...]
+    """The worst first."""
 
 
 def _together(lines: Sequence[SpokenLine]) -> list[Together]:
@@ -108,7 +110,7 @@ def listen_back(work: Work, stem: Path, lines: Sequence[SpokenLine], language: s
     engine: Recognizer = work.engines.get("recognizer", recognizer)
     pieces = _pieces(_together(lines))
     total: list[WordErrors] = []
-    groups: list[tuple[float, str]] = []
+    found: list[HeardBack] = []
     for number, piece in enumerate(pieces):
         work.progress("inspect: listening back", 0.2 + 0.8 * number / len(pieces))
         sound, ends = _packed(stem, piece)
@@ -118,12 +120,8 @@ def listen_back(work: Work, stem: Path, lines: Sequence[SpokenLine], language: s
             return None
         wanted = [" ".join(line.text for line in group) for group in piece]
         total.append(word_errors(" ".join(wanted), " ".join(texts), language))
-        groups += [(word_errors(want, text, language).rate, _named(group, text))
-                   for want, text, group in zip(wanted, texts, piece, strict=True)]
+        found += [HeardBack(lines=tuple(line.id for line in group), text=want, heard=text, at=group[0].start,
+                            wer=round(word_errors(want, text, language).rate, 4))
+                  for want, text, group in zip(wanted, texts, piece, strict=True)]
     rate = sum(each.errors for each in total) / max(1, sum(each.words for each in total))
-    worst = max(groups)
-    return Back(rate, f"{worst[1]} ({100 * worst[0]:.0f} %)" if worst[0] else "")
-
-
-def _named(group: Together, text: str) -> str:
-    return f"{'+'.join(line.id for line in group)} heard as {text[:80]!r}"
+    return Back(rate, tuple(sorted(found, key=lambda line: (-line.wer, line.at))))

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from models.errors import InputError
+from models.loudness import Anchor, Preset
 from models.ports import HeardSegment, HeardWord, Recognition, Samples
 from models.records import (
     Artifact,
     Assembled,
     Check,
+    Clip,
+    Clips,
+    ColorTags,
     EngineRef,
+    FaceTrack,
     Inspection,
     Loudness,
     Mix,
+    Placement,
+    Plan,
+    PlannedShot,
+    Shot,
+    Shots,
     Source,
     Speech,
     SpokenLine,
+    TranslatedLine,
+    Translation,
 )
 from tasks.inspect import InspectRequest, inspect
 from tasks.levels import find_voice, speech_onset
 from tasks.listening import listen_back
-from tasks.media import run_ffmpeg, write_flac
+from tasks.media import PictureWriter, run_ffmpeg, to_yuv, write_flac
 from tasks.step import Work
 
-RATE, FPS, FRAMES = 48_000, 25, 125
+RATE, FPS, FRAMES, CUT, JOIN = 48_000, 25, 125, 60, 93
 LENGTH = FRAMES * RATE // FPS
 PLACES = (24_000, 120_000, 180_000)
 TEXTS = ("El faro está lejos.", "Hay 3 barcos.", "Vamos a casa.")
 RECOGNIZER = EngineRef(name="fake")
+SRT = """1
+00:00:00,480 --> 00:00:02,000
+El faro está lejos.
+
+2
+00:00:02,480 --> 00:00:03,600
+Hay 3 barcos.
+
+3
+00:00:03,760 --> 00:00:04,960
+Vamos a casa.
+"""
 
 
 def voice(count: int, seed: int = 0, level: float = 0.1) -> NDArray[np.float32]:
@@ -66,15 +92,42 @@ def stem_of(lines: tuple[SpokenLine, ...], shift: int = 0) -> NDArray[np.float32
     return stem
 
 
-def movie(work: Work, sound: NDArray[np.float32], *, frames: int = FRAMES, rate: int = FPS,
+def filmed() -> NDArray[np.uint8]:
+    """A landscape that passes by, a cut, and a head that speaks before a wall: (F, 64, 96, 3)."""
+    rng, (y, x) = np.random.default_rng(1), np.mgrid[:64, :96]
+    frames = []
+    for n in range(FRAMES):
+        if n < CUT:
+            light = 120 + 60 * np.sin((x + 2 * n) / 7) * np.cos(y / 9)
+        else:
+            light = 90 + 30 * np.sin(x / 5) + 20 * np.cos(y / 6) + 2 * np.sin(n / 3)
+            light = np.where(((x - 68) / 12) ** 2 + ((y - 28) / 16) ** 2 < 1, 190 + 10 * np.sin(y / 4 + n / 5), light)
+            light[38:38 + 2 + round(2 + 2 * np.sin(n)), 63:73] = 60
+        frames.append(np.stack([light, light * 0.9, light * 0.8], -1) + rng.normal(0, 1, (64, 96, 1)))
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def dubbed() -> NDArray[np.uint8]:
+    """The same, with other lips."""
+    frames = filmed()
+    for n in range(CUT, FRAMES):
+        frames[n, 36:46, 63:73] = frames[n, 30, 68]
+        frames[n, 38:38 + 2 + round(2 + 2 * np.cos(1.3 * n)), 63:73] = 60
+    return frames
+
+
+def movie(work: Work, sound: NDArray[np.float32], frames: NDArray[np.uint8] | None = None, *, rate: int = FPS,
           delay: float = 0) -> Artifact:
     """An MP4 whose sound is a FLAC, so that nothing but the fault changes it."""
     write_flac(work.scratch / "sound.flac", np.column_stack([sound, sound]))
-    path = work.scratch / "movie.mp4"
-    picture = ffmpeg.input(f"testsrc=s=64x48:r={rate}:d={frames / rate}", format="lavfi")
+    picture, path = work.scratch / "picture.mp4", work.scratch / "movie.mp4"
+    shown = dubbed() if frames is None else frames
+    with PictureWriter(picture, 96, 64, Fraction(rate), color=ColorTags(), crf=14) as writer:
+        for one in shown:
+            writer.write(to_yuv(av.VideoFrame.from_ndarray(one, format="rgb24"), ColorTags()))
     track = ffmpeg.input(str(work.scratch / "sound.flac"), itsoffset=delay)
-    run_ffmpeg(ffmpeg.output(picture, track, str(path), vcodec="libx264", acodec="flac", strict="experimental"),
-               where="test")
+    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(picture)).video, track, str(path), vcodec="copy", acodec="flac",
+                             strict="experimental"), where="test")
     return work.store.put_file(path, "video/mp4")
 
 
@@ -105,16 +158,34 @@ def request_(work: Work) -> InspectRequest:
     """A delivery with nothing wrong with it."""
     lines = tuple(spoken(work, n, place) for n, place in enumerate(PLACES))
     stem = put(work, stem_of(lines))
-    source = Source(video=stem, original="0" * 64, width=64, height=48, rate=Fraction(FPS), frames=FRAMES, audio=stem,
-                    channels=2)
     sound = stem_of(lines)
+    source = Source(video=movie(work, sound, filmed()), original="0" * 64, width=96, height=64, rate=Fraction(FPS),
+                    frames=FRAMES, audio=stem, channels=2)
     mixed = Mix(language="es", mix=stem, dialogue=stem, bed=stem, bed_kind="ducked", gain_db=0,
                 loudness=Loudness(integrated_lufs=-23, true_peak_dbtp=-5))
-    made = Assembled(language="es", video=movie(work, sound), subtitles={}, frames=FRAMES, rate=Fraction(FPS),
-                     generated_frames=0, video_copied=True)
+    made = Assembled(language="es", video=movie(work, sound), subtitles={"srt": subtitles(work, SRT)}, frames=FRAMES,
+                     rate=Fraction(FPS), generated_frames=FRAMES - CUT, video_copied=False)
+    face = FaceTrack(id=0, boxes=tuple((n, 56, 12, 24, 32) for n in range(CUT, FRAMES, 10)))
+    shots = Shots(frames=FRAMES, shots=(Shot(id="S0001", start=0, end=CUT),
+                                        Shot(id="S0002", start=CUT, end=FRAMES, faces=(face,))))
+    clip = Clip(shot="S0002", video=stem, frames=FRAMES - CUT, width=32, height=40, chunks=2, joins=(JOIN - CUT,),
+                placement=Placement(x=52, y=8, width=32, height=40))
     work.engines.by_port["recognizer"] = Ear(*TEXTS)
-    return InspectRequest(source=source, assembled=made, mix=mixed, speech=Speech(language="es", lines=lines),
-                          language="es", recognizer=RECOGNIZER, loudness_lufs=-16.1, true_peak_dbtp=-1)
+    return InspectRequest(
+        source=source, shots=shots, assembled=made, mix=mixed, speech=Speech(language="es", lines=lines), language="es",
+        translation=Translation(language="es", lines=tuple(TranslatedLine(id=x.id, text=x.text) for x in lines)),
+        plan=Plan(language="es", frames=FRAMES, rate=Fraction(FPS), shots=(
+            PlannedShot(shot="S0001", start=0, end=CUT, kind="passthrough", reason="no face seen"),
+            PlannedShot(shot="S0002", start=CUT, end=FRAMES, kind="generate", reason="a face seen"))),
+        clips=Clips(clips=(clip,)), recognizer=RECOGNIZER, loudness=as_loud_as(-16.1))
+
+
+def as_loud_as(lufs: float) -> Preset:
+    return Preset(programme=Anchor(lufs=lufs, tolerance_lu=0.5), true_peak_dbtp=-1)
+
+
+def subtitles(work: Work, text: str) -> Artifact:
+    return work.store.put_bytes(text.encode(), "application/x-subrip")
 
 
 def done(work: Work, request: InspectRequest) -> tuple[Inspection, dict[str, Check]]:
@@ -123,7 +194,8 @@ def done(work: Work, request: InspectRequest) -> tuple[Inspection, dict[str, Che
 
 
 def failed(work: Work, request: InspectRequest) -> set[str]:
-    return {check.name for check in inspect.function(work, request).checks if not check.passed}
+    """Checks that did not pass, gates or not."""
+    return {check.name for check in inspect.function(work, request).checks if check.state == "failed"}
 
 
 def with_video(request: InspectRequest, video: Artifact) -> InspectRequest:
@@ -142,12 +214,15 @@ def with_lines(work: Work, request: InspectRequest, *lines: SpokenLine) -> Inspe
 
 def with_loudness_as_measured(work: Work, request: InspectRequest) -> InspectRequest:
     measured = inspect.function(work, request.model_copy(update={"recognizer": None})).loudness
-    return request.model_copy(update={"loudness_lufs": measured.integrated_lufs})
+    return request.model_copy(update={"loudness": as_loud_as(measured.integrated_lufs)})
 
 
 def test_a_sound_delivery_passes(work: Work, request_: InspectRequest) -> None:
     result, checks = done(work, with_loudness_as_measured(work, request_))
-    assert result.passed, [c for c in result.checks if not c.passed]
+    assert result.passed, [c for c in result.checks if c.failed]
+    assert {c.name for c in result.checks if c.state != "passed"} == {"dialogue_lufs", "identity", "sync"}
+    assert {c.state for c in result.checks if c.value is None} == {"not measured"}
+    assert all(c.what and (c.why or c.bar) for c in result.checks)
     assert (result.back_wer, result.onset_within_120ms, result.overflow_lines) == (0, 1, 0)
     assert checks["frames"].value == FRAMES
     assert checks["av_start_ms"].value == pytest.approx(0, abs=1)
@@ -156,13 +231,13 @@ def test_a_sound_delivery_passes(work: Work, request_: InspectRequest) -> None:
 
 
 def test_wrong_frame_count(work: Work, request_: InspectRequest) -> None:
-    video = movie(work, stem_of(request_.speech.lines), frames=FRAMES - 2)
-    assert {"frames"} <= failed(work, with_video(request_, video))
+    video = movie(work, stem_of(request_.speech.lines), np.delete(dubbed(), 30, axis=0))
+    assert {"frames", "shot_edges", "passthrough"} <= failed(work, with_video(request_, video))
 
 
 def test_wrong_rate(work: Work, request_: InspectRequest) -> None:
-    assert {"rate", "frames"} <= failed(work, with_video(request_, movie(work, np.zeros(LENGTH, np.float32), rate=24,
-                                                                           frames=120)))
+    assert {"rate", "frames"} <= failed(work, with_video(request_, movie(work, np.zeros(LENGTH, np.float32),
+                                                                           dubbed()[:120], rate=24)))
 
 
 def test_sound_that_is_too_short(work: Work, request_: InspectRequest) -> None:
@@ -186,7 +261,10 @@ def test_wrong_loudness(work: Work, request_: InspectRequest, gain: float, names
 def test_silence_passes_only_where_nobody_was_to_speak(work: Work, request_: InspectRequest) -> None:
     silent = with_video(request_, movie(work, np.zeros(LENGTH, np.float32)))
     assert "loudness_lufs" in failed(work, silent)
-    nothing_said = with_lines(work, silent)
+    nothing = put(work, np.zeros(LENGTH, np.float32))
+    nothing_said = with_lines(work, silent.model_copy(update={
+        "source": silent.source.model_copy(update={"audio": nothing}),
+        "mix": silent.mix.model_copy(update={"mix": nothing, "bed": nothing})}))
     result, checks = done(work, nothing_said)
     assert result.passed
     assert checks["loudness_lufs"].worst == "silent"
@@ -223,10 +301,11 @@ def test_stretch_and_overflow(work: Work, request_: InspectRequest) -> None:
     lines = [spoken(work, 0, 24_000, stretch=1.3), spoken(work, 1, 120_000, stretch=1.2, overflow=4800)]
     result, checks = done(work, with_lines(work, request_, *lines))
     assert not checks["stretch"].passed
-    assert checks["stretch"].worst == "L0000"
+    assert checks["stretch"].worst == "L0000 at 00:00:00.500"
     assert (result.stretched_over_1_15, result.overflow_lines) == (1.0, 1)
-    assert checks["overflow_lines"].passed
     assert "L0001 by 0.10 s" in checks["overflow_lines"].worst
+    assert {check.name for check in result.checks if check.failed} >= {"stretch"}
+    assert not checks["overflow_lines"].failed, "it informs only"
 
 
 def test_wrong_words(work: Work, request_: InspectRequest) -> None:
@@ -235,6 +314,8 @@ def test_wrong_words(work: Work, request_: InspectRequest) -> None:
     assert result.back_wer == pytest.approx(2 / 10, abs=1e-4)
     assert not checks["back_wer"].passed
     assert checks["back_wer"].worst == "L0001 heard as 'Hay cuatro perros.' (67 %)"
+    assert (checks["back_wer"].at, checks["back_wer_lines"].value) == (PLACES[1], 1)
+    assert [line.lines[0] for line in result.heard] == ["L0001", "L0000", "L0002"], "the worst first"
 
 
 @pytest.mark.parametrize("recognizer", [None, RECOGNIZER])
@@ -242,7 +323,9 @@ def test_nobody_knows_the_language(work: Work, request_: InspectRequest, recogni
     work.engines.by_port["recognizer"] = Ear(knows="tlh")
     result, checks = done(work, request_.model_copy(update={"recognizer": recognizer}))
     assert result.back_wer is None
-    assert "back_wer" not in checks
+    assert checks["back_wer"].state == "not measured"
+    assert checks["back_wer"].why
+    assert not checks["back_wer"].failed, "what could not be measured is said, and holds nothing up"
 
 
 def test_long_stems_are_heard_in_pieces(work: Work) -> None:
@@ -260,6 +343,150 @@ def test_long_stems_are_heard_in_pieces(work: Work) -> None:
     assert back.rate == 0
     assert ear.longest <= 28
     assert not ear.texts
+
+
+# -- faults of the picture --------------------------------------------------------------------------------------------
+
+
+def black(frames: NDArray[np.uint8]) -> None:
+    frames[30:32] = 0
+
+
+def frozen(frames: NDArray[np.uint8]) -> None:
+    frames[20:34] = frames[20]
+
+
+def late_cut(frames: NDArray[np.uint8]) -> None:
+    frames[CUT] = frames[CUT - 1]
+
+
+def other_landscape(frames: NDArray[np.uint8]) -> None:
+    frames[40:50, 20:60, 20:70] = 30
+
+
+def seam(frames: NDArray[np.uint8]) -> None:
+    head = frames[JOIN:, 10:46, 54:82]
+    head[:] = head[:, ::-1, ::-1]
+
+
+def drift(frames: NDArray[np.uint8]) -> None:
+    ramp = np.linspace(0, 20, FRAMES - CUT)[:, None, None]
+    frames[CUT:, 10:46, 54:82, 0] = np.clip(frames[CUT:, 10:46, 54:82, 0] + ramp, 0, 255)
+
+
+def other_wall(frames: NDArray[np.uint8]) -> None:
+    frames[100:, :, :40] = 255 - frames[100:, :, :40]
+
+
+@pytest.mark.parametrize(("fault", "names", "frame"), [
+    (black, {"black_s", "passthrough"}, 30), (frozen, {"frozen_s", "passthrough"}, 20),
+    (late_cut, {"shot_edges", "outside"}, CUT), (other_landscape, {"passthrough"}, 45),
+    (seam, {"seam"}, JOIN), (drift, {"colour_drift"}, FRAMES - 1), (other_wall, {"outside"}, 100)])
+def test_faults_of_the_picture(work: Work, request_: InspectRequest, fault: Callable[[NDArray[np.uint8]], None],
+                               names: set[str], frame: int) -> None:
+    frames = dubbed()
+    fault(frames)
+    given = with_video(request_, movie(work, stem_of(request_.speech.lines), frames))
+    result, checks = done(work, with_loudness_as_measured(work, given.model_copy(update={"recognizer": None})))
+    assert {check.name for check in result.checks if check.state == "failed"} == names
+    at = min(checks[name].at for name in names)
+    assert abs(at * FPS / RATE - frame) <= (25 if fault is other_wall else 5)
+
+
+def test_a_picture_that_was_passed_on_is_not_decoded(work: Work, request_: InspectRequest,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = request_.plan.model_copy(update={"shots": tuple(
+        shot.model_copy(update={"kind": "passthrough"}) for shot in request_.plan.shots)})
+    passed = with_video(request_, request_.source.video).model_copy(update={"plan": plan, "clips": None})
+    monkeypatch.setattr("tasks.checks_picture.FrameReader", None)
+    _, checks = done(work, passed)
+    assert {checks[name].value for name in ("black_s", "frozen_s", "passthrough", "shot_edges")} == {0}
+    assert "no shot was generated" in checks["seam"].why
+
+
+def test_of_a_clip_from_elsewhere_what_can_be_measured_is(work: Work, request_: InspectRequest) -> None:
+    clip = InspectRequest(source=request_.source, shots=request_.shots, assembled=request_.assembled, language="es",
+                          recognizer=None, loudness=with_loudness_as_measured(work, request_).loudness)
+    result, checks = done(work, clip)
+    assert result.passed
+    assert {name for name, check in checks.items() if check.state == "passed"} >= {
+        "frames", "av_offset_ms", "black_s", "frozen_s", "silent_s", "outside", "colour_drift", "subtitle_width"}
+    assert {checks[name].state for name in ("coverage", "seam", "glossary", "back_wer")} == {"not measured"}
+
+
+# -- faults of the sound ----------------------------------------------------------------------------------------------
+
+
+def test_sound_that_lies_elsewhere(work: Work, request_: InspectRequest) -> None:
+    late = np.roll(stem_of(request_.speech.lines), round(0.04 * RATE))
+    _, checks = done(work, with_video(request_, movie(work, late)))
+    assert checks["av_offset_ms"].failed
+    assert checks["av_offset_ms"].value == pytest.approx(40, abs=0.1)
+    assert checks["av_start_ms"].passed, "the container is right: only listening tells"
+
+
+def test_a_second_without_sound(work: Work, request_: InspectRequest) -> None:
+    buzz = (np.random.default_rng(0).standard_normal(LENGTH) * 0.01).astype(np.float32)
+    sound = stem_of(request_.speech.lines) + buzz
+    stem = put(work, sound)
+    mixed = request_.mix.model_copy(update={"mix": stem, "bed": put(work, buzz)})
+    source = request_.source.model_copy(update={"audio": stem})
+    there = request_.model_copy(update={"mix": mixed, "source": source, "recognizer": None})
+    assert "silent_s" not in failed(work, with_video(there, movie(work, sound)))
+    sound[96_000:144_000] = 0
+    _, checks = done(work, with_video(there, movie(work, sound)))
+    assert checks["silent_s"].failed
+    assert checks["silent_s"].value == pytest.approx(1, abs=0.05)
+    assert checks["silent_s"].at == pytest.approx(96_000, abs=1000)
+
+
+def test_silence_of_a_bed_that_was_given_is_its_own(work: Work, request_: InspectRequest) -> None:
+    speaking = put(work, voice(LENGTH, 7))
+    source = request_.source.model_copy(update={"audio": speaking})
+    mixed = request_.mix.model_copy(update={"bed": put(work, np.zeros(LENGTH, np.float32))})
+    checks = done(work, request_.model_copy(update={"source": source, "mix": mixed}))[1]
+    assert checks["silent_s"].passed, "between lines nothing was to be heard"
+
+
+def test_three_lu_too_quiet(work: Work, request_: InspectRequest) -> None:
+    right = with_loudness_as_measured(work, request_)
+    _, checks = done(work, with_video(right, movie(work, stem_of(request_.speech.lines) * 10 ** (-3 / 20))))
+    assert checks["loudness_lufs"].failed
+
+
+def test_dialogue_is_judged_where_the_preset_asks_for_it(work: Work, request_: InspectRequest) -> None:
+    request_ = request_.model_copy(update={"recognizer": None})
+    heard = done(work, request_)[1]["loudness_lufs"].value
+    gated = Preset(programme=Anchor(lufs=-60, tolerance_lu=1), dialogue=Anchor(lufs=heard, tolerance_lu=2),
+                   true_peak_dbtp=-1)
+    _, checks = done(work, request_.model_copy(update={"loudness": gated}))
+    assert checks["dialogue_lufs"].state == "passed"
+    assert not checks["loudness_lufs"].gate
+    much = gated.model_copy(update={"dialogue": Anchor(lufs=heard + 5, tolerance_lu=2)})
+    assert done(work, request_.model_copy(update={"loudness": much}))[1]["dialogue_lufs"].failed
+
+
+# -- faults of the text -----------------------------------------------------------------------------------------------
+
+
+def test_a_term_that_is_missing(work: Work, request_: InspectRequest) -> None:
+    first, *others = request_.translation.lines
+    flagged = first.model_copy(update={"flags": ("glossary: lighthouse → faro is missing",)})
+    given = request_.model_copy(update={"translation": Translation(language="es", lines=(flagged, *others))})
+    check = done(work, given)[1]["glossary"]
+    assert check.failed
+    assert "L0000" in check.worst
+
+
+@pytest.mark.parametrize(("old", "new", "name"), [
+    ("Hay 3 barcos.", "Hay 3 barcos y otros que nadie ha contado todavía.", "subtitle_width"),
+    ("Hay 3 barcos.", "Hay\n3\nbarcos.", "subtitle_rows"), ("03,760", "03,600", "subtitle_gap"),
+    ("04,960", "04,200", "subtitle_time"), ("Vamos a casa.", "Vamos a casa, que ya es\nmuy tarde", "subtitle_speed")])
+def test_subtitles_that_break_a_rule(work: Work, request_: InspectRequest, old: str, new: str, name: str) -> None:
+    broken = request_.assembled.model_copy(update={"subtitles": {"srt": subtitles(work, SRT.replace(old, new))}})
+    check = done(work, request_.model_copy(update={"assembled": broken}))[1][name]
+    assert (check.state, check.value) == ("failed", 1)
+    assert check.worst
 
 
 # -- the measures themselves ------------------------------------------------------------------------------------------

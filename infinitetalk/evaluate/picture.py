@@ -38,6 +38,11 @@ def drift(frames: Pixels, source: Pixels | None = None) -> float:
     if source is not None:
         same_shape(frames, source, "drift")
         colours -= mean_colours(source)
+    return slope(colours)
+
+
+def slope(colours: Reals) -> float:
+    """How far colours (F, 3), one a frame, go in 100 frames by their least-squares slope; in their own unit."""
     time = np.arange(len(colours)) / 100
     return float(np.linalg.norm(np.polyfit(time, colours, 1)[0]))
 
@@ -77,12 +82,19 @@ def seam(frames: Pixels, at: Sequence[int]) -> Seam:
     Raises:
         BadInputError: No join, or nothing beside them.
     """
-    check_frames(frames, "seam", 3)
-    change = differences(frames)
-    edges = np.array(sorted({one for one in at if 0 < one < len(frames)}), int)
+    return jumps(differences(check_frames(frames, "seam", 3)), at)
+
+
+def jumps(change: Reals, at: Sequence[int]) -> Seam:
+    """The same of differences (F-1,) of frames that were taken before, in any unit above `STILLEST`.
+
+    Raises:
+        BadInputError: No join, or nothing beside them.
+    """
+    edges = np.array(sorted({one for one in at if 0 < one <= len(change)}), int)
     inside = np.delete(change, edges - 1)
     if not len(edges) or not len(inside):
-        raise BadInputError(f"no two chunks join in {len(frames)} frames", where="seam",
+        raise BadInputError(f"no two chunks join in {len(change) + 1} frames", where="seam",
                             hint="Give a longer video, or the size of its chunks")
     usual = max(float(np.sort(inside)[:max(1, round(len(inside) * (1 - OUTLIERS)))].mean()), STILLEST)
     jumps = change[edges - 1] / usual

@@ -6,7 +6,7 @@ done plainly (`perform`), or done as a task that Prefect shows (`prefect_runner`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from models.errors import InfinidubError, InputError
 from models.loudness import PRESETS
 from models.records import (
     Artifact,
+    Assembled,
     Clips,
     Deliverable,
     EngineRef,
@@ -44,11 +45,13 @@ from tasks.mix import MixRequest, mix
 from tasks.plan import PlanRequest, plan
 from tasks.publish import publish, publish_multi
 from tasks.shots import ShotsRequest, find_shots
+from tasks.sign import SignedDub, SignRequest, sign
 from tasks.speakers import SpeakersRequest, find_speakers
 from tasks.step import Q, R, Runner, Step, Work, lookup
 from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
 from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
 from tasks.translate import TranslateRequest, translate
+from tasks.watermark import WatermarkRequest, watermark
 
 
 @dataclass(frozen=True)
@@ -193,11 +196,14 @@ class Pipeline:
     def finish_language(self, work: Work, prepared: Prepared, planned: Planned, language: str) -> Localized:
         """The picture, and all that is made of it; waits for shots that are made elsewhere."""
         with at(f"{self.job.id}·{language}"):
-            takes, speech, mixed = work.ledger.takes(self.job.id, language), planned.speech, planned.mix
+            takes, speech = work.ledger.takes(self.job.id, language), planned.speech
             clips = self._generate(work, takes, planned)
+            mixed = self._step(work, takes, watermark, WatermarkRequest(
+                mix=planned.mix, watermarker=self.space.watermarker()))
             assembled = self._step(work, takes, assemble, AssembleRequest(
                 source=prepared.source, plan=planned.plan, clips=clips, mix=mixed, speech=speech, language=language,
                 source_language=prepared.transcript.language, title=self.job.title, crf=self.space.settings.crf))
+            assembled = self._sign(work, takes, prepared, assembled, [mixed], planned.plan)
             settings = self.space.settings
             inspection = self._step(work, takes, inspect, InspectRequest(
                 source=prepared.source, shots=prepared.shots, assembled=assembled, mix=mixed, speech=speech,
@@ -218,6 +224,7 @@ class Pipeline:
             assembled = self._step(work, takes, assemble_multi, MultiRequest(
                 source=prepared.source, mixes=tuple(done.mix for done in localized.values()),
                 source_language=prepared.transcript.language, title=self.job.title))
+            assembled = self._sign(work, takes, prepared, assembled, [done.mix for done in localized.values()])
             return publish_multi(work, out=self.job.out, episode=self.job.id, assembled=assembled)
 
     # -- the steps of a language --------------------------------------------------------------------------------------
@@ -274,6 +281,24 @@ class Pipeline:
         making = self.pool.making(work, planned.requests) if self.pool and not self._planning else nullcontext()
         with making:
             return self._step(work, takes, generate, GenerateRequest(requests=planned.requests))
+
+    def _sign(self, work: Work, takes: dict[str, int], prepared: Prepared, assembled: Assembled, mixes: Sequence[Mix],
+              shown: Plan | None = None) -> Assembled:
+        """Put content credentials into a file with these dubs and this picture (None: the original)."""
+        made = [shot for shot in shown.shots if shot.request] if shown else []
+        return self._step(work, takes, sign, SignRequest(
+            assembled=assembled, original=self._import(self.job.video), source=prepared.source,
+            source_language=prepared.transcript.language, title=self.job.title,
+            dubs=tuple(self._signed_dub(mix) for mix in mixes),
+            generator=made[0].request.generator if made and made[0].request else None,
+            generated=tuple((shot.start, shot.end) for shot in made),
+            signer=self.space.signer(make=not self._planning)))
+
+    def _signed_dub(self, mix: Mix) -> SignedDub:
+        voiced, written = mix.language not in self.job.dialogue, mix.language not in self.job.script
+        return SignedDub(mix=mix, translator=self.space.engine("translator") if voiced and written else None,
+                         synthesizer=self.space.engine("synthesizer") if voiced else None,
+                         watermarker=self.space.watermarker())
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 

@@ -21,13 +21,15 @@ def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
 
     Raises:
         SetupError: A program, library or weight is missing; the message says how to get it.
-        InputError: An engine does not do a language, or a voice of the cast is not there.
+        InputError: An engine does not do a language, or a voice of the cast or a certificate is not there.
     """
     for one in todo:
         for port, name in _engines(space, one.job, one.languages):
             check_engine(space, port, name)
         for language in one.languages:
             _check_language(space, one.job, language)
+    if todo:
+        space.signer(make=True)  # raises where the certificate cannot sign
 
 
 def lacking(space: Workspace, todo: Sequence[Selected]) -> list[str]:

@@ -45,14 +45,15 @@ PREFECT_DEFAULTS = {
 
 DEFAULT_ENGINES = {
     "recognizer": "faster-whisper", "diarizer": "ge2e", "language-identifier": "py3langid", "translator": "apertium",
-    "synthesizer": "kokoro", "shot-detector": "scenedetect", "face-detector": "dlib", "generator": "auto",
+    "synthesizer": "kokoro", "shot-detector": "scenedetect", "face-detector": "dlib", "signer": "c2pa",
+    "generator": "auto",
 }
 
 
 def _engines(chosen: dict[str, str]) -> dict[str, str]:
     for port, name in chosen.items():
-        if port not in ENGINES:
-            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(ENGINES)}")
+        if port not in DEFAULT_ENGINES:
+            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(DEFAULT_ENGINES)}")
         if name not in ENGINES[port] and not (port == "generator" and name in WORDS):
             raise ValueError(f"@{port}@no {port} is called {name!r}. There are: {', '.join(ENGINES[port])}")
     return DEFAULT_ENGINES | chosen
@@ -143,8 +144,11 @@ class Settings(BaseSettings):
     """Also make the original picture with every dub as an alternate sound track."""
     foreign: Literal["keep", "dub"] = "keep"
     """Dialogue in another language than the episode's: leave it in the source's own voice, or dub it as well."""
+    watermark: Literal["off", "spread-spectrum"] = "spread-spectrum"
+    """What hides a number in the dubbed sound, by which a copy is traced."""
     production: bool = False
-    """Refuse what is otherwise only flagged: speakers without a voice of their own, pictures without consent."""
+    """Refuse what is otherwise only flagged: speakers without a voice of their own, pictures without consent,
+    a development certificate."""
     prefect: bool = True
     """Run under Prefect; without it the same steps are called plainly."""
     dispatch: Literal["here", "prefect", "job"] = "here"

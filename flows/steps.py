@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.errors import InputError
 
 SHARED = ("ingest", "shots", "transcribe", "speakers", "languages")
-PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "assemble", "inspect")
+PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "watermark", "assemble", "sign", "inspect")
 BEFORE_PICTURE = PER_LANGUAGE.index("generate")
 """How many steps of a language come before its picture."""
 STEPS = (*SHARED, *PER_LANGUAGE, "publish")
@@ -14,7 +14,8 @@ STAND_INS = {"transcript": "transcribe", "dialogue": "synthesize"}
 BUILDS_ON = {
     "ingest": (), "shots": ("ingest",), "transcribe": ("ingest",), "speakers": ("transcribe",),
     "languages": ("speakers",), "translate": ("languages",), "synthesize": ("translate",), "mix": ("synthesize",),
-    "plan": ("shots", "synthesize"), "generate": ("plan",), "assemble": ("generate", "mix"), "inspect": ("assemble",),
+    "plan": ("shots", "synthesize"), "generate": ("plan",), "watermark": ("mix",),
+    "assemble": ("generate", "watermark"), "sign": ("assemble",), "inspect": ("sign",),
 }
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from flows.choice import choose
 from flows.settings import Settings
 from models.engines import EngineCache, adapter, describe
+from models.engines.c2pa_identity import CHAIN, KEY, make_development_identity, read_identity
+from models.engines.c2pa_signer import CERTIFICATE
 from models.engines.clip_files import clip_weights
 from models.errors import InputError
 from models.ports import EngineHome
@@ -24,6 +26,8 @@ from tasks.ledger import Ledger
 from tasks.step import Work
 from tasks.store import Store, disk_error, enter, hash_file, open_store
 
+CREDENTIALS = "credentials"
+"""Folder of the state folder with the development certificate."""
 VERSIONED = ("infinidub", "prefect", "torch", "faster-whisper", "onnxruntime", "av", "sqlalchemy", "numpy")
 
 
@@ -60,6 +64,34 @@ class Workspace:
         clips = f"{episode}/{language}"
         return self.engine("generator", name, clips=clips).model_copy(
             update={"weights": clip_weights(Path(str(folder)), clips)})
+
+    def watermarker(self) -> EngineRef | None:
+        """What marks the dubbed sound; None for nothing."""
+        name = self.settings.watermark
+        return None if name == "off" else self.engine("watermarker", name)
+
+    def signer(self, *, make: bool) -> EngineRef:
+        """What signs, with the fingerprint of the certificate that is set; else of a development certificate.
+
+        Args:
+            make: Make that one where there is none yet; else nothing is touched, and the fingerprint may be absent.
+
+        Raises:
+            InputError: The certificate cannot be used; or none is set, which production asks for.
+        """
+        ref, given = self.engine("signer"), self.settings.options.get("c2pa", {}).get("certificates")
+        path = Path(str(given)) if given else self.settings.state / CREDENTIALS / CHAIN
+        if make and not given:
+            if self.settings.production:
+                raise InputError("production needs a certificate of yours to sign with", where="options.c2pa",
+                                 hint="Set options.c2pa.certificates and options.c2pa.key to PEM files")
+            make_development_identity(path.parent)
+        try:
+            return ref.model_copy(update={"weights": {CERTIFICATE: read_identity(path).fingerprint}})
+        except InputError:
+            if make:
+                raise
+            return ref
 
     def import_file(self, path: Path, *, keep: bool = True) -> Artifact:
         """A file of the user as an artifact.
@@ -109,6 +141,9 @@ def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
 
     def home(port: str, name: str) -> EngineHome:
         options = settings.options.get(name, {})
+        if name == "c2pa" and not options.get("certificates"):
+            own = settings.state / CREDENTIALS
+            options = {**options, "certificates": str(own / CHAIN), "key": str(own / KEY)}
         connection = {k: v for k, v in options.items() if k in adapter(port, name).CONNECTION}
         return EngineHome(weights=weights.folder, threads=settings.threads, device=settings.device,
                           connection=connection, secret=settings.secret)

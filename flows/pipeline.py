@@ -214,7 +214,7 @@ class Pipeline:
                 self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
                                   mix=mixed, speech=speech, plan=planned.plan, inspection=inspection,
-                                  source=prepared.source)
+                                  source=prepared.source, stems=settings.stems)
             return Localized(deliverable, mixed, speech, planned.plan, inspection)
 
     def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:

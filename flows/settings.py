@@ -140,6 +140,8 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0)
     check_speech: bool = True
     """Transcribe the dubbed speech back and report its word error rate."""
+    stems: bool = True
+    """Also deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC, 48 kHz and 24 bits."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
     foreign: Literal["keep", "dub"] = "keep"

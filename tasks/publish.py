@@ -54,7 +54,7 @@ class Item:
 
 
 def publish(work: Work, *, out: Path, episode: str, language: str, assembled: Assembled, mix: Mix, speech: Speech,
-            plan: Plan, inspection: Inspection, source: Source) -> Deliverable:
+            plan: Plan, inspection: Inspection, source: Source, stems: bool = True) -> Deliverable:
     """Make sure that a language's files are there and whole.
 
     Args:
@@ -68,6 +68,7 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
         plan: For the list of shots and the contact sheet.
         inspection: What was measured.
         source: For the contact sheet.
+        stems: Deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC.
 
     Returns:
         What was delivered, with absolute paths.
@@ -80,7 +81,9 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     stem = f"{folder.parent.name}.{language}"
     subtitles = {folder / f"{stem}.{kind}": file for kind, file in sorted(assembled.subtitles.items())}
     delivered = _deliverable(folder, stem, episode, assembled, inspection, speech, tuple(map(str, subtitles)))
-    files = {Path(delivered.video): assembled.video, **subtitles, folder / f"{stem}.dialogue.flac": mix.dialogue,
+    sounds = {"dialogue": mix.dialogue, "me": mix.bed, "mix": mix.mix} if stems else {}
+    files = {Path(delivered.video): assembled.video, **subtitles,
+             **{folder / f"{stem}.{name}.flac": sound for name, sound in sounds.items()},
              folder / "contact-sheet.png": contact_sheet(work, source, plan, speech, assembled)}
     report = _report(delivered, inspection, mix, speech, plan, source, [path.name for path in files])
     items = [Item(path, content) for path, content in files.items()]
@@ -198,7 +201,8 @@ def _report(delivered: Deliverable, inspection: Inspection, mix: Mix, speech: Sp
         "inspection": {"passed": inspection.passed, **inspection.model_dump(mode="json"),
                        "checks": [check.data for check in inspection.checks]},
         "source": {"sha256": source.original, "conformed": source.conformed},
-        "mix": {"bed": mix.bed_kind, "gain_db": mix.gain_db, "loudness": mix.loudness.model_dump(mode="json")},
+        "mix": {"bed": mix.bed_kind, "gain_db": mix.gain_db, "loudness": mix.loudness.model_dump(mode="json"),
+                "leak": mix.leak.model_dump(mode="json") if mix.leak else None},
         "lines": [_line(line) for line in speech.lines],
         "shots": [_shot(shot, plan) for shot in plan.shots],
     }

@@ -42,8 +42,8 @@ from tasks.store import hash_file
 
 RATE = Fraction(25)
 EPISODE = "harbor-lights/s01e01"
-NAMES = {"s01e01.es.mp4", "s01e01.es.srt", "s01e01.es.vtt", "s01e01.es.dialogue.flac", "contact-sheet.png",
-         "report.json"}
+STEMS = {f"s01e01.es.{name}.flac" for name in ("dialogue", "me", "mix")}
+NAMES = {"s01e01.es.mp4", "s01e01.es.srt", "s01e01.es.vtt", *STEMS, "contact-sheet.png", "report.json"}
 
 
 def pictures(work: Work, color: int, frames: int) -> Artifact:
@@ -99,6 +99,14 @@ def stats(folder: Path) -> dict[str, tuple[int, int]]:
 def deliveries(work: Work) -> dict[str, t.Delivery]:
     with work.ledger.session() as session:
         return {Path(row.path).name: row for row in session.scalars(sa.select(t.Delivery))}
+
+
+def test_stems_are_delivered_unless_nobody_wants_them(work: Work, given: dict[str, Any]) -> None:
+    publish(work, **given, stems=False)
+    assert {path.name for path in folder_of(given).iterdir()} == NAMES - STEMS
+    report = json.loads((folder_of(given) / "report.json").read_text())
+    assert report["mix"]["leak"] is None
+    assert not STEMS & set(report["files"])
 
 
 def test_everything_is_delivered_whole(work: Work, given: dict[str, Any]) -> None:

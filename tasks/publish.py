@@ -22,6 +22,7 @@ from models.recipe import sha256
 from models.records import (
     Artifact,
     Assembled,
+    CastVoice,
     Deliverable,
     Inspection,
     Mix,
@@ -33,9 +34,11 @@ from models.records import (
 )
 from models.timebase import frame_to_ticks, seconds, timecode
 from tasks.contact_sheet import contact_sheet
+from tasks.qc_page import qc_page
 from tasks.step import Work
 from tasks.store import disk_error, hash_file, writing
 
+QC_PAGE = "qc.html"
 MULTI = "multi"
 """Folder of the product that holds all languages."""
 
@@ -54,7 +57,8 @@ class Item:
 
 
 def publish(work: Work, *, out: Path, episode: str, language: str, assembled: Assembled, mix: Mix, speech: Speech,
-            plan: Plan, inspection: Inspection, source: Source, stems: bool = True) -> Deliverable:
+            plan: Plan, inspection: Inspection, source: Source, cast: Sequence[CastVoice] = (),
+            stems: bool = True) -> Deliverable:
     """Make sure that a language's files are there and whole.
 
     Args:
@@ -68,6 +72,7 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
         plan: For the list of shots and the contact sheet.
         inspection: What was measured.
         source: For the contact sheet.
+        cast: Who speaks with which voice, for the report.
         stems: Deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC.
 
     Returns:
@@ -84,8 +89,9 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     sounds = {"dialogue": mix.dialogue, "me": mix.bed, "mix": mix.mix} if stems else {}
     files = {Path(delivered.video): assembled.video, **subtitles,
              **{folder / f"{stem}.{name}.flac": sound for name, sound in sounds.items()},
-             folder / "contact-sheet.png": contact_sheet(work, source, plan, speech, assembled)}
-    report = _report(delivered, inspection, mix, speech, plan, source, [path.name for path in files])
+             folder / "contact-sheet.png": contact_sheet(work, source, plan, speech, assembled),
+             folder / QC_PAGE: qc_page(work, f"{episode} · {language}", inspection, source, assembled.video)}
+    report = _report(delivered, inspection, mix, speech, plan, source, [path.name for path in files], cast)
     items = [Item(path, content) for path, content in files.items()]
     _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, delivered.model_dump(mode="json"))
     return delivered
@@ -193,7 +199,7 @@ def _deliverable(folder: Path, stem: str, episode: str, assembled: Assembled, in
 
 
 def _report(delivered: Deliverable, inspection: Inspection, mix: Mix, speech: Speech, plan: Plan, source: Source,
-            files: Sequence[str]) -> bytes:
+            files: Sequence[str], cast: Sequence[CastVoice]) -> bytes:
     """report.json: the same bytes for the same results, so that nothing is written twice."""
     report = {
         "deliverable": delivered.model_dump(mode="json"),
@@ -203,7 +209,11 @@ def _report(delivered: Deliverable, inspection: Inspection, mix: Mix, speech: Sp
         "source": {"sha256": source.original, "conformed": source.conformed},
         "mix": {"bed": mix.bed_kind, "gain_db": mix.gain_db, "loudness": mix.loudness.model_dump(mode="json"),
                 "leak": mix.leak.model_dump(mode="json") if mix.leak else None},
+        "cast": [{**one.model_dump(mode="json"), "flags": ["voice by default: nobody chose it"] *
+                  (one.chosen == "default")} for one in cast],
         "lines": [_line(line) for line in speech.lines],
+        "kept": [{"id": line.id, "planned": [round(seconds(line.start), 3), round(seconds(line.end), 3)]}
+                 for line in speech.kept],
         "shots": [_shot(shot, plan) for shot in plan.shots],
     }
     return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
@@ -215,7 +225,7 @@ def _line(line: SpokenLine) -> dict[str, Any]:
     return {"id": line.id, "speaker": line.speaker, "voice": line.voice, "text": line.text, "planned": planned,
             "slot": slot, "spoken": [round(seconds(line.start), 3), round(seconds(line.start + line.length), 3)],
             "natural": round(seconds(line.natural), 3), "stretch": round(line.stretch, 4),
-            "overflow": round(seconds(line.overflow), 3), "flags": list(line.flags)}
+            "overflow": round(seconds(line.overflow), 3), "coverage": line.coverage, "flags": list(line.flags)}
 
 
 def _shot(shot: PlannedShot, plan: Plan) -> dict[str, Any]:

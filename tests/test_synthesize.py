@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ import numpy as np
 import pytest
 
 from models.errors import EngineError, InputError
-from models.fit import FASTEST, GAP, MAX_SHIFT, SLOWEST
-from models.onset import audible_span, trim
+from models.fit import EASY, FASTEST, GAP, MAX_SHIFT, SLOWEST
+from models.onset import audible_span, spoken_spans, trim
 from models.ports import Samples, Voice
-from models.records import EngineRef, Line, Speaker, Speech, Transcript, TranslatedLine, Translation
+from models.records import (
+    Candidate,
+    EngineRef,
+    KeptLine,
+    Line,
+    Speaker,
+    Speech,
+    Transcript,
+    TranslatedLine,
+    Translation,
+)
 from models.timebase import CLOCK, ticks
 from tasks.casting import cast_voices
 from tasks.media import FlacWriter, read_audio, write_flac
@@ -31,8 +42,8 @@ class Engine:
 
     sample_rate = RATE
 
-    def __init__(self, *, mute: str = "") -> None:
-        self.mute, self.said = mute, list[tuple[str, str]]()
+    def __init__(self, *, mute: str = "", takes: Mapping[str, float] | None = None) -> None:
+        self.mute, self.takes, self.said = mute, takes or {}, list[tuple[str, str]]()
 
     def voices(self, language: str) -> tuple[Voice, ...]:
         return tuple(Voice(name, language, gender) for name, gender in
@@ -46,7 +57,8 @@ class Engine:
             raise InputError(f"no voice {voice!r}", hint="There are: ana, eva, bob")
         self.said.append((text, voice))
         quiet = np.zeros(RATE // 4, np.float32)
-        return np.concatenate([quiet, tone(len(text) / 10, 200.0, RATE) * (text != self.mute), quiet])
+        voice = tone(self.takes.get(text, len(text) / 10), 200.0, RATE)
+        return np.concatenate([quiet, voice * (text != self.mute), quiet])
 
 
 def line(number: int, start: float, end: float, speaker: str = "A") -> Line:
@@ -116,6 +128,12 @@ def test_what_does_not_fit_is_flagged_and_a_speaker_never_overlaps_himself(work)
     assert abs(sound(work, first)[-1]) < 0.01
 
 
+def test_the_share_of_a_line_in_which_the_dub_speaks_is_reported(work):
+    whole, half = run(work, ("x" * 10, "y" * 5), lines=LINES[:2]).lines
+    assert whole.coverage == pytest.approx(1, abs=0.02)
+    assert half.coverage == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_line_without_room_is_named_on_its_neighbour(work):
     lines = tuple(line(n, 1.0, 2.0) for n in (1, 2, 3))
     speech = run(work, ("x" * 10,) * 3, lines=lines)
@@ -136,6 +154,83 @@ def test_lines_that_say_nothing_are_left_out(work):
 def test_a_translation_of_another_episode_is_an_error(work):
     with pytest.raises(InputError, match="lacks L0004"):
         run(work, TEXTS[:3])
+
+
+# -- other words ------------------------------------------------------------------------------------------------------
+
+
+def choices(number: int, *texts: str) -> TranslatedLine:
+    """A line with candidates, the best one first."""
+    return TranslatedLine(id=f"L{number:04d}", text=texts[0], candidates=tuple(
+        Candidate(text=text, score=-float(n)) for n, text in enumerate(texts)))
+
+
+def say(work: Work, *targets: TranslatedLine, lines: tuple[Line, ...], engine: Engine) -> Speech:
+    return run(work, translation=Translation(language="es", lines=targets), lines=lines, engine=engine)
+
+
+def test_what_takes_too_long_is_said_in_other_words_though_there_is_a_pause(work):
+    engine = Engine()
+    spoken, = say(work, choices(1, "x" * 20, "y" * 9, "z" * 5), lines=LINES[:1], engine=engine).lines
+    assert engine.said == [("y" * 9, "ana")], "what is too long by estimate is not voiced"
+    assert spoken.text == "y" * 9
+    assert spoken.start + spoken.length <= LINES[0].end
+    assert spoken.flags[0].startswith("rewritten: 'xxxx")
+
+
+def test_a_voice_that_does_not_fit_after_all_gives_way_to_other_words(work):
+    """By estimate 1.07 s fit the second that there is; the voice takes 1.3 s, and would be hurried."""
+    lines, engine = (line(1, 1.0, 2.0), line(2, 2.2, 4.0, "B")), Engine()
+    first, _ = say(work, choices(1, "x" * 13, "y" * 9), choices(2, "w" * 18), lines=lines, engine=engine).lines
+    assert engine.said == [("x" * 13, "ana"), ("w" * 18, "bob"), ("y" * 9, "ana")]
+    assert (first.text, first.overflow) == ("y" * 9, 0)
+    assert first.stretch <= EASY
+    assert first.flags == (f"rewritten: {'x' * 13!r} takes 1.30 s",)
+
+
+def test_three_wordings_are_voiced_at_most_and_that_is_said_which_fits_best(work):
+    """Each time the voice is slower than the one before made hope."""
+    lines = (line(1, 1.0, 2.0), line(2, 2.0, 4.0, "B"))
+    engine = Engine(takes={"a" * 11: 2.2, "ff": 1.2, "g": 1.5})
+    first, _ = say(work, choices(1, "a" * 11, "b" * 10, "ff", "g"), choices(2, "w" * 20), lines=lines,
+                   engine=engine).lines
+    assert [text for text, voice in engine.said if voice == "ana"] == ["a" * 11, "ff", "g"]
+    assert first.text == "ff"
+
+
+def test_the_translations_choice_is_said_where_it_fits(work):
+    engine = Engine()
+    spoken, = say(work, choices(1, "x" * 10, "y" * 9, "z" * 5), lines=LINES[:1], engine=engine).lines
+    assert (spoken.text, spoken.flags) == ("x" * 10, ())
+    assert len(engine.said) == 1
+
+
+def test_candidates_that_nobody_needs_voice_nothing_anew(work):
+    before = say(work, choices(1, "x" * 10), lines=LINES[:1], engine=Engine())
+    engine = Engine()
+    after = say(work, choices(1, "x" * 10, "y" * 8, "…"), lines=LINES[:1], engine=engine)
+    assert engine.said == []
+    assert after == before
+
+
+# -- lines that are kept ----------------------------------------------------------------------------------------------
+
+
+def test_a_kept_line_is_not_voiced_and_nobody_takes_its_time(work):
+    targets = list(translation(*TEXTS).lines)
+    targets[2] = TranslatedLine(id="L0003", text="", kept=True)
+    engine = Engine()
+    speech = say(work, targets[0], targets[1], targets[2], targets[3], lines=LINES, engine=engine)
+    assert speech.kept == (KeptLine(id="L0003", start=LINES[2].start, end=LINES[2].end),)
+    assert [spoken.id for spoken in speech.lines] == ["L0001", "L0002", "L0004"]
+    assert speech.lines[1].slot[1] == LINES[2].start - GAP
+    assert len(engine.said) == 3
+
+
+def test_an_episode_of_which_all_is_kept_says_nothing(work):
+    kept = tuple(TranslatedLine(id=each.id, text=each.text, kept=True) for each in LINES)
+    speech = say(work, *kept, lines=LINES, engine=Engine())
+    assert (len(speech.lines), len(speech.kept)) == (0, 4)
 
 
 # -- reuse ------------------------------------------------------------------------------------------------------------
@@ -257,6 +352,17 @@ def test_lines_silent_in_the_track_are_named(work):
     assert len(last.lines[0].flags) == 3
 
 
+def test_a_kept_line_that_the_track_lacks_stays_as_it_is(work):
+    kept = [each.model_copy(update={"kept": each.id in {"L0001", "L0002"}}) for each in translation(*TEXTS).lines]
+    dialogue = track(work, (1.1, 2.4, 1.0), (4.35, 6.0, 1.0), (10.0, 12.0, 0.5))
+    speech = perform(work, read_dialogue, DialogueRequest(
+        dialogue=dialogue, transcript=Transcript(language="en", lines=LINES, speakers=SPEAKERS),
+        translation=Translation(language="es", lines=tuple(kept)), length=LENGTH))
+    assert [spoken.id for spoken in speech.lines] == ["L0001", "L0003", "L0004"], "what is in the track is heard"
+    assert [each.id for each in speech.kept] == ["L0002"]
+    assert not any(spoken.flags for spoken in speech.lines)
+
+
 def test_a_pause_of_minutes_after_a_line_is_not_held_in_memory(work):
     path, length = Path(work.scratch) / "long.flac", 240 * CLOCK
     with FlacWriter(path, channels=1) as writer:
@@ -293,6 +399,14 @@ def test_silence_and_noise_around_a_voice_are_cut_off(rate):
     assert len(trim(noise, rate)) == last - first
     assert len(trim(np.zeros(100, np.float32), rate)) == 0
     assert audible_span(np.zeros(0, np.float32), rate) == (0, 0)
+
+
+def test_pauses_part_what_is_spoken_and_stops_do_not():
+    burst, rate = tone(0.5, 180, 16_000), 16_000
+    quiet = [np.zeros(round(gap * rate), np.float32) for gap in (0.2, 0.1, 0.6)]
+    spans = spoken_spans(np.concatenate([quiet[0], burst, quiet[1], burst, quiet[2], burst]), rate)
+    assert [(round(a / rate, 1), round(b / rate, 1)) for a, b in spans] == [(0.2, 1.3), (1.9, 2.4)]
+    assert spoken_spans(np.zeros(0, np.float32), rate) == []
 
 
 def test_a_voice_that_is_added_or_changed_voices_no_line_of_another_anew(work: Work) -> None:

@@ -35,7 +35,7 @@ from models.records import (
     Translation,
 )
 from models.timebase import frame_to_ticks
-from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
+from tasks.assemble import AssembleRequest, Dub, MultiRequest, assemble, assemble_multi
 from tasks.captions import Cue, srt
 from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.ingest import IngestRequest, ingest
@@ -202,7 +202,7 @@ class Pipeline:
                 mix=planned.mix, watermarker=self.space.watermarker()))
             assembled = self._step(work, takes, assemble, AssembleRequest(
                 source=prepared.source, plan=planned.plan, clips=clips, mix=mixed, speech=speech, language=language,
-                source_language=prepared.transcript.language, title=self.job.title, crf=self.space.settings.crf))
+                transcript=prepared.transcript, title=self.job.title, crf=self.space.settings.crf))
             assembled = self._sign(work, takes, prepared, assembled, [mixed], planned.plan)
             settings = self.space.settings
             inspection = self._step(work, takes, inspect, InspectRequest(
@@ -222,8 +222,8 @@ class Pipeline:
         with at(f"{self.job.id}·multi"):
             takes = work.ledger.takes(self.job.id, "")
             assembled = self._step(work, takes, assemble_multi, MultiRequest(
-                source=prepared.source, mixes=tuple(done.mix for done in localized.values()),
-                source_language=prepared.transcript.language, title=self.job.title))
+                source=prepared.source, transcript=prepared.transcript, title=self.job.title,
+                dubs=tuple(Dub(mix=done.mix, speech=done.speech) for done in localized.values())))
             assembled = self._sign(work, takes, prepared, assembled, [done.mix for done in localized.values()])
             return publish_multi(work, out=self.job.out, episode=self.job.id, assembled=assembled)
 

@@ -447,11 +447,32 @@ class ShardResult(Record):
 # -- delivery ---------------------------------------------------------------------------------------------------------
 
 
+class SoundTrack(Record):
+    """A sound track of an episode."""
+
+    file: Artifact
+    """48 kHz FLAC, exactly as long as the picture."""
+    language: str
+    """BCP-47."""
+    name: str
+
+
+class TextTrack(Record):
+    """Subtitles of an episode."""
+
+    srt: Artifact
+    vtt: Artifact
+    language: str
+    """BCP-47."""
+    name: str
+
+
 class Assembled(Record):
     """The localized episode as files in the store."""
 
     language: str
     video: Artifact
+    """MP4 with all tracks."""
     subtitles: dict[str, Artifact]
     """By file suffix: 'srt', 'ttml', 'vtt'."""
     frames: int
@@ -459,6 +480,11 @@ class Assembled(Record):
     generated_frames: int
     video_copied: bool
     """True when the picture was copied without encoding, because nothing of it was generated."""
+    picture: Artifact | None = None
+    """The picture alone, as it is in `video`."""
+    sounds: tuple[SoundTrack, ...] = ()
+    """What is heard, the default first."""
+    texts: tuple[TextTrack, ...] = ()
 
 
 class Check(Record):
@@ -556,6 +582,8 @@ class Deliverable(Record):
     language: str
     video: str
     subtitles: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    """The same in other formats: a Matroska file, the main playlist of HLS."""
     report: str
     frames: int
     fps: float

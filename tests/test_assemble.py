@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from models.errors import EngineError, InputError
 from models.records import (
     Artifact,
+    Assembled,
     Chapter,
     Clip,
     Clips,
     ColorTags,
     EngineRef,
+    Line,
     Loudness,
     Mix,
     Placement,
@@ -28,10 +30,19 @@ from models.records import (
     Source,
     Speech,
     SpokenLine,
+    Transcript,
 )
 from models.timebase import CLOCK, frame_to_ticks
 from tasks import media
-from tasks.assemble import AssembleRequest, MultiRequest, assemble, assemble_multi
+from tasks.assemble import (
+    AssembleRequest,
+    Dub,
+    MatroskaRequest,
+    MultiRequest,
+    assemble,
+    assemble_matroska,
+    assemble_multi,
+)
 from tasks.compose import feather, in_between
 from tasks.ingest import IngestRequest, ingest
 from tasks.step import Work, perform
@@ -39,6 +50,9 @@ from tests import clips
 
 NOTHING = Artifact(sha256="0" * 64, size=0, media_type="audio/flac")
 TWO = (("passthrough", 0, 20), ("generate", 20, 50), ("passthrough", 50, 60))
+
+
+HEARD = Transcript(language="en", lines=(Line(id="L0001", start=CLOCK // 2, end=CLOCK, text="Who lights the lamp?"),))
 
 
 def source_of(work: Work, path: Path) -> Source:
@@ -89,7 +103,7 @@ def asked(work: Work, source: Source, shots=(), made=(), **options) -> AssembleR
     speech = Speech(language="es", lines=(line(1, CLOCK // 2, CLOCK, "¿Quién enciende el faro?"),
                                           line(2, CLOCK, 3 * CLOCK // 2, "Yo <b>misma</b>.")))
     return AssembleRequest(**{"source": source, "plan": planned(work, source, shots), "clips": Clips(clips=made),
-                              "mix": mixed(work, source, at=0.25), "speech": speech, "source_language": "en",
+                              "mix": mixed(work, source, at=0.25), "speech": speech, "transcript": HEARD,
                               "language": "es", "title": "Harbor Lights", **options})
 
 
@@ -134,7 +148,7 @@ def test_an_unchanged_picture_is_copied(work, rate):
     assert (done.video_copied, done.generated_frames, done.frames) == (True, 0, source.frames)
     assert all((a == b).all() for a, b in zip(yuv(path, 0, source.frames), yuv(episode, 0, source.frames), strict=True))
     assert tracks(episode) == [("video", "und", True), ("audio", "spa", True), ("audio", "eng", False),
-                               ("subtitle", "spa", False)]
+                               ("subtitle", "spa", False), ("subtitle", "eng", False)]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
@@ -262,7 +276,8 @@ def test_subtitles_are_inside_and_beside(work):
 
 def test_nothing_said_gives_no_subtitles(work):
     source = source_of(work, clips.clip("assembled.mp4"))
-    done = perform(work, assemble, asked(work, source, speech=Speech(language="es", lines=())))
+    nothing = Transcript(language="en", lines=())
+    done = perform(work, assemble, asked(work, source, speech=Speech(language="es", lines=()), transcript=nothing))
     assert [kind for kind, *_ in tracks(work.store.path(done.video))] == ["video", "audio", "audio"]
     assert work.store.path(done.subtitles["srt"]).read_text() == ""
 
@@ -289,14 +304,16 @@ def test_a_plan_for_another_source_is_refused(work):
 
 def test_all_languages_in_one_file(work):
     source = source_of(work, clips.clip("assembled.mp4"))
-    mixes = tuple(mixed(work, source, language, at) for language, at in
-                  (("fr", 0.1), ("pt-BR", 0.2), ("es-419", 0.3)))
-    done = perform(work, assemble_multi, MultiRequest(source=source, mixes=mixes, source_language="en"))
+    speech = asked(work, source).speech
+    dubs = tuple(Dub(mix=mixed(work, source, language, at), speech=speech) for language, at in
+                 (("fr", 0.1), ("pt-BR", 0.2), ("es-419", 0.3)))
+    done = perform(work, assemble_multi, MultiRequest(source=source, dubs=dubs, transcript=HEARD))
     episode = work.store.path(done.video)
     exact(work, source, episode)
     assert (done.language, done.video_copied, done.subtitles) == ("mul", True, {})
-    assert tracks(episode) == [("video", "und", True), ("audio", "eng", True), ("audio", "fra", False),
-                               ("audio", "por", False), ("audio", "spa", False)]
+    assert tracks(episode) == [
+        ("video", "und", True), ("audio", "eng", True), ("audio", "fra", False), ("audio", "por", False),
+        ("audio", "spa", False), *(("subtitle", language, False) for language in ("eng", "fra", "por", "spa"))]
     for index, at in enumerate((0, 0.1, 0.2, 0.3), 1):
         heard = np.concatenate(list(media.audio_blocks(episode, stream=index)))
         assert clips.click_times(heard[:, 0])[0] == pytest.approx(at, abs=0.0005)
@@ -309,3 +326,85 @@ def test_a_codec_that_does_not_fit_is_encoded(work):
     assert not done.video_copied
     before, after = yuv(work.store.path(source.video), 0, 60), yuv(work.store.path(done.video), 0, 60)
     assert min(psnr(a, b) for a, b in zip(before, after, strict=True)) >= 42
+
+
+# -- several tracks, and what their languages are called --------------------------------------------------------------
+
+TAGS = ("es-419", "zh-Hant", "sr-Latn", "de")
+
+
+def many(work: Work, source: Source) -> Assembled:
+    speech = asked(work, source).speech
+    dubs = tuple(Dub(mix=mixed(work, source, tag), speech=speech) for tag in TAGS)
+    return perform(work, assemble_multi, MultiRequest(source=source, dubs=dubs, transcript=HEARD, title="Häfen"))
+
+
+def boxes(data: bytes, *path: bytes) -> list[bytes]:
+    """Contents of all boxes at a path of an MP4."""
+    found, at = [], 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at:at + 4], "big")
+        assert size >= 8
+        if data[at + 4:at + 8] == path[0]:
+            found += boxes(data[at + 8:at + size], *path[1:]) if path[1:] else [data[at + 8:at + size]]
+        at += size
+    return found
+
+
+def test_mp4_names_languages_in_full(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    path = work.store.path(many(work, source).video)
+    exact(work, source, path)
+    extended = [box[4:-1].decode() for box in boxes(path.read_bytes(), b"moov", b"trak", b"mdia", b"elng")]
+    assert extended == ["en", *TAGS] * 2
+    with av.open(str(path)) as container:
+        assert [(s.language, s.metadata["handler_name"]) for s in container.streams.audio] == [
+            ("eng", "English (original)"), ("spa", "Spanish (Latin America)"), ("zho", "Chinese (Traditional)"),
+            ("srp", "Serbian (Latin)"), ("deu", "German")]
+
+
+def test_matroska_holds_the_same_without_loss(work):
+    source = source_of(work, clips.clip("assembled.mp4")).model_copy(update={"chapters": (
+        Chapter(start=0, end=CLOCK, title="Zoë"), Chapter(start=CLOCK, end=2 * CLOCK, title="B"))})
+    made = many(work, source)
+    request = MatroskaRequest(source=source, assembled=made, title="Häfen")
+    first = perform(work, assemble_matroska, request).video
+    assert perform(work, assemble_matroska, request.model_copy(update={"take": 1})).video == first
+    path = work.store.path(first)
+    shown = media.probe(path).video
+    assert (media.frame_count(path), shown.rate, shown.start) == (source.frames, source.rate, 0)
+    assert clips.numbers_in(path, 0, 60) == list(range(60))
+    for number, track in enumerate(made.sounds, 1):
+        heard = np.concatenate(list(media.audio_blocks(path, stream=number)))
+        assert (heard == np.concatenate(list(media.audio_blocks(work.store.path(track.file))))).all()
+    found = media.probe(path)
+    assert (found.title, [c.title for c in found.chapters]) == ("Häfen", ["Zoë", "B"])
+    data = path.read_bytes()
+    assert [data.split(b"\x22\xb5\x9d")[n + 1][1:].split(b"\xd7")[0][:len(tag)].decode()
+            for n, tag in enumerate(["en", *TAGS] * 2)] == ["en", *TAGS] * 2
+    with av.open(str(path)) as container:
+        streams = [s for s in container.streams if s.type != "video"]
+        assert [s.language for s in streams] == ["eng", "spa", "chi", "srp", "ger"] * 2
+        assert [s.metadata["title"] for s in streams[:2]] == ["English (original)", "Spanish (Latin America)"]
+        marks = av.stream.Disposition
+        assert [s.disposition & (marks.default | marks.forced) for s in streams] == [marks.default] + [marks(0)] * 9
+        assert streams[0].disposition & marks.original
+
+
+def test_only_what_is_seen_encodes_the_picture_again(work):
+    source = source_of(work, clips.clip("assembled.mp4"))
+    made = clip_of(work, [clips.numbered(n) for n in range(30)], Placement(x=0, y=0, width=192, height=128))
+    request = asked(work, source, TWO, (made,))
+    first = perform(work, assemble, request)
+    assert work.counts["tracks_run"] == 1
+    other = request.plan.shots[1].request.model_copy(update={"seed": 7})
+    shots = [shot.model_copy(update={"reason": "another"} | ({"request": other} if shot.request else {}))
+             for shot in request.plan.shots]
+    changed = request.model_copy(update={
+        "title": "Other", "mix": mixed(work, source, at=0.5), "speech": Speech(language="es", lines=()),
+        "plan": request.plan.model_copy(update={"shots": tuple(shots)})})
+    second = perform(work, assemble, changed)
+    assert (work.counts["tracks_run"], work.counts["tracks_reused"]) == (1, 1)
+    assert (second.picture, second.video == first.video) == (first.picture, False)
+    perform(work, assemble, changed.model_copy(update={"crf": 20}))
+    assert work.counts["tracks_run"] == 2

@@ -32,6 +32,8 @@ Visemes = Annotated[float, typer.Option(help="Weight of the auxiliary loss on vi
 Steps = Annotated[int, typer.Option(min=1, help="Of the whole run; the learning rate falls to nothing over them.")]
 Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 24 suits a CPU, 256 a GPU.")]
 Processes = Annotated[int, typer.Option(min=1, help="That train together, one thread each; 1: one, with all threads.")]
+Lips = Annotated[float, typer.Option(min=0, max=1, help="Share of chunks in which the lower face alone is made anew, "
+                                                       "and all else stays.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
                                                     "hears, to prove everything behind it.")]
 Sampler = Annotated[str, typer.Option(help="How references are drawn: M0, M1, M2 or M3.")]
@@ -78,6 +80,7 @@ def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes 
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
+              lips: Lips = 0.9,
               heard: Heard = "speech", steps: Steps = 20_000, batch: Batch = 24, processes: Processes = 1,
               as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
@@ -100,7 +103,7 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         recipe = DitRecipe()
         recipe = replace(recipe, run=replace(recipe.run, steps=steps, batch=batch),
                          flow=replace(recipe.flow, visemes=visemes), draw=replace(
-                             recipe.draw, reference=sampler, audio=heard))  # type: ignore[arg-type]
+                             recipe.draw, reference=sampler, audio=heard, lips=lips))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
         with team(processes, data, out, config, minutes, recipe, start) as together:
             piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,

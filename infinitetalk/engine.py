@@ -38,7 +38,7 @@ from infinitetalk.plan import ChunkSize
 from infinitetalk.quant import quantise
 from infinitetalk.sampling import Progress, unwatched
 from infinitetalk.shapes import PixelShape
-from infinitetalk.shot import check_grid
+from infinitetalk.shot import Box, check_grid
 from infinitetalk.state import ChunkState
 from infinitetalk.stream import GeneratedChunk, Shot, StreamSettings, stream
 from infinitetalk.text import NEGATIVE_PROMPT, TextEncoder
@@ -76,6 +76,8 @@ class Take:
     negative: str = ""
     """What the picture must not be; empty: `text.NEGATIVE_PROMPT`."""
     seed: int = 0
+    region: Callable[[int], Box] | None = None
+    """See `Shot.region`. For networks that were trained so."""
 
 
 class SpeakerAudio:
@@ -146,7 +148,8 @@ class Engine:
         told = not all(which.text for which in settings.sampling.guidance.passes)
         return Shot(frame=lambda index: fit(take.frame(index), take.size), frames=take.frames, size=take.size,
                     audio=SpeakerAudio(heard, take.frames), text=self._states(take.prompt), masks=cast.masks,
-                    negative=self._states(take.negative or NEGATIVE_PROMPT) if told else None, seed=take.seed)
+                    negative=self._states(take.negative or NEGATIVE_PROMPT) if told else None, seed=take.seed,
+                    region=take.region)
 
     def _heard(self, take: Take, voice: int | None) -> AudioFeatures:
         silence = np.zeros(0, np.float32)

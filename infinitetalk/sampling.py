@@ -11,6 +11,7 @@ from torch import Tensor
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.guidance import Guidance, Pass
+from infinitetalk.region import Kept
 from infinitetalk.schedule import NOISE, add_noise, check_schedule, timesteps
 from infinitetalk.teacache import POLYNOMIALS, TeaCache, check_threshold
 
@@ -91,6 +92,7 @@ def denoise(
     sampling: Sampling,
     progress: Progress = unwatched,
     source: Tensor | None = None,  # (16, T, h, w)
+    kept: Kept | None = None,
 ) -> Tensor:
     """Turn noise into a latent whose first Tc frames are `fixed`: (16, T, h, w), in the precision of `noise`.
 
@@ -104,6 +106,7 @@ def denoise(
         sampling: Steps, shift and guidance.
         progress: Told how many steps are done and how many there are, after each.
         source: What the noise is mixed with where `sampling.begin` is below 1.
+        kept: What stays of the source; None: everything is made anew.
 
     Raises:
         BadInputError: `fixed` does not fit into `noise`, or there is no source to begin with.
@@ -113,13 +116,19 @@ def denoise(
     if sampling.begin < 1:
         if source is None or source.shape != noise.shape:
             raise BadInputError("there is no source to begin with", where="begin", hint="Give its latent")
-        noise = add_noise(source.to(noise), noise, times[0])
+        start = add_noise(source.to(noise), noise, times[0])  # (16, T, h, w)
+    else:
+        start = noise
     mix = sampling.guidance.start()
+
+    def held(x: Tensor, t: Tensor) -> Tensor:  # (16, T, h, w), () → (16, T, h, w)
+        return hold(x if kept is None else kept.within(x, noise, t / NOISE), fixed)
+
     with torch.no_grad():
-        x = hold(noise, fixed)  # (16, T, h, w)
+        x = held(start, times[0])  # (16, T, h, w)
         for step, (t, after) in enumerate(pairwise(times), 1):
             v = mix({which: velocity(x, t, which) for which in sampling.guidance.passes})  # (16, T, h, w)
-            x = hold(x - v * ((t - after) / NOISE), fixed)  # (16, T, h, w)
+            x = held(x - v * ((t - after) / NOISE), after)  # (16, T, h, w)
             progress(step, sampling.steps)
     return x
 

@@ -14,6 +14,8 @@ from infinitetalk.pictures import GRID
 from infinitetalk.plan import held_windows, published_windows
 from infinitetalk.shapes import SPATIAL
 
+Box = tuple[float, float, float, float]
+
 
 class Audio(Protocol):
     """What is heard in a shot, on the video's frame clock."""
@@ -63,6 +65,9 @@ class Shot:
     masks: Tensor | None = None  # (3, h, w)
     """Person 1, person 2 and background, where two are heard."""
     seed: int = 0
+    region: Callable[[int], Box] | None = None
+    """Left, top, right, bottom, in pixels of the generated picture, of what is made anew of a frame, by its index in
+    the shot; all else stays as it was filmed (`infinitetalk.region`). None: the whole frame is made anew."""
 
 
 def check_grid(size: tuple[int, int]) -> None:

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infinitetalk.color import ColorStats, statistics, transfer
-from infinitetalk.conditioning import Conditioner
+from infinitetalk.conditioning import Conditioner, Latest
 from infinitetalk.errors import BadInputError, BadResultError
 from infinitetalk.guidance import Pass
 from infinitetalk.networks import Networks
 from infinitetalk.pictures import from_uint8, to_uint8
 from infinitetalk.plan import ChunkSize, ChunkSpan, Tail, plan
 from infinitetalk.reference import Reference, Source
+from infinitetalk.region import Kept, cells, hide, visible
 from infinitetalk.sampling import Progress, Sampling, denoise, unwatched
 from infinitetalk.shapes import SPATIAL, latent_frames
 from infinitetalk.shot import Audio, Embeddings, Shot, check_shot
@@ -112,7 +113,7 @@ def stream(
 def _generate(chunks: Chunks, state: ChunkState | None, progress: Progress) -> Iterator[GeneratedChunk]:
     for span in chunks.spans[state.index if state else 0:]:
         color = state.color if state else chunks.color()
-        seen, last = chunks.collect(span, chunks.pixels(chunks.latent(span, state, progress), color))
+        seen, last = chunks.collect(span, chunks.pixels(span, chunks.latent(span, state, progress), color))
         state = chunks.follow(span, last, color)
         yield GeneratedChunk(span.index, seen, state)
 
@@ -133,6 +134,7 @@ class Chunks:
         self.fingerprint = fingerprint(shot, settings)
         self._conditioner = Conditioner(networks, shot.text, shot.negative)
         self._channels = networks.transformer.config.out_dim
+        self._filmed: Latest[Tensor] = Latest()
         self._clamped = lru_cache(maxsize=1)(shot.frame)
 
     def check(self, state: ChunkState) -> None:
@@ -173,6 +175,10 @@ class Chunks:
         fixed = y[-self._channels:, :1] if carried is None else carried.to(y)   # (C, Tc, h, w)
         if fixed.shape[1] == span.latents:
             return finite(fixed, span)  # nothing is left to denoise: a shot of one frame is its reference
+        kept = self._kept(span)
+        if kept is not None:
+            given = torch.cat((torch.ones_like(y[:-self._channels]), kept.latent))          # (4+C, T, h, w)
+            y = y.where(kept.free, given)
         conditions = self._conditioner.conditions(
             settings.sampling.guidance.passes, keyframes[0], shot.audio.windows(span.start, span.frames))
         noise = self._noise(shot.seed, span.index, (self._channels, *y.shape[1:])).to(y)    # (C, T, h, w)
@@ -185,16 +191,24 @@ class Chunks:
             return v[0]                                                          # (C, T, h, w)
 
         source = self._source(span) if settings.sampling.begin < 1 else None     # (C, T, h, w)
-        return finite(denoise(velocity, noise, fixed, settings.sampling, progress, source), span)
+        return finite(denoise(velocity, noise, fixed, settings.sampling, progress, source, kept), span)
 
     def pixels(
         self,
+        span: ChunkSpan,
         latent: Tensor,  # (C, T, h, w)
         color: ColorStats,
     ) -> Iterator[Tensor]:
         """Decode, and correct colours → (3, f, H, W) in [-1, 1] each, context frames included."""
+        free, done = self._free(span), 0
+        made = None if free is None else visible(free).to(latent.device)            # (F, H, W)
         for piece in self._networks.codec.decode(latent):                        # (3, f, H, W)
-            yield transfer(piece, color, self._settings.color)
+            frames = transfer(piece, color, self._settings.color)
+            if made is not None:
+                filmed = self._pixels(span)[:, done:done + piece.shape[1]].to(frames)
+                frames = filmed + (frames - filmed) * made[done:done + piece.shape[1]]
+            done += piece.shape[1]
+            yield frames
 
     def collect(
         self,
@@ -236,9 +250,30 @@ class Chunks:
         return ChunkState(span.index + 1, self.fingerprint, color, context, frame)
 
     def _source(self, span: ChunkSpan) -> Tensor:
-        """The source in a chunk's place → (C, T, h, w); past the shot's end its last picture stands still."""
-        pixels = torch.stack([self._picture(span.start + at) for at in range(span.frames)], 1)  # (3, F, H, W)
-        return self._networks.codec.encode(pixels)
+        """The source in a chunk's place → (C, T, h, w)."""
+        return self._networks.codec.encode(self._pixels(span))
+
+    def _pixels(self, span: ChunkSpan) -> Tensor:
+        """Source pictures of a chunk → (3, F, H, W); past the shot's end its last picture stands still."""
+        return self._filmed.get(span, lambda: torch.stack(
+            [self._picture(span.start + at) for at in range(span.frames)], 1))
+
+    def _free(self, span: ChunkSpan) -> Tensor | None:
+        """Cells of a chunk that are made anew, (T, h, w) bool; None: all."""
+        region, last = self._shot.region, self._shot.frames - 1
+        if region is None:
+            return None
+        boxes = torch.tensor([region(min(span.start + at, last)) for at in range(span.frames)])  # (F, 4)
+        return cells(boxes, self._shot.size)
+
+    def _kept(self, span: ChunkSpan) -> Kept | None:
+        """What of the source stays in a chunk."""
+        free = self._free(span)
+        if free is None:
+            return None
+        latent = self._networks.codec.encode(hide(self._pixels(span), free))     # (C, T, h, w)
+        free[0] = True  # there the reference lies
+        return Kept(latent.to(self._networks.device), free[None].to(self._networks.device))
 
     def _picture(self, index: int) -> Tensor:
         picture: Tensor = self._clamped(min(max(index, 0), self._shot.frames - 1))
@@ -265,5 +300,6 @@ def finite(
 
 def fingerprint(shot: Shot, settings: StreamSettings) -> bytes:
     """SHA-256 of what a state belongs to: settings, length, size, seed and number of persons."""
-    told = (settings, shot.frames, tuple(shot.size), shot.seed, shot.audio.persons)
+    boxes = shot.region and [shot.region(index) for index in range(shot.frames)]
+    told = (settings, shot.frames, tuple(shot.size), shot.seed, shot.audio.persons, *([boxes] if boxes else []))
     return hashlib.sha256(repr(told).encode()).digest()

@@ -131,7 +131,7 @@ def record_stream(name: str, persons: int) -> None:
         first_calls = first_calls or len(calls)
         noisy, known, *_, made = calls[0]
         decoded = torch.cat(list(networks.codec.decode(latent)), 1)  # (3, F, H, W)
-        pixels = torch.cat(list(chunks.pixels(latent, color)), 1)  # (3, F, H, W)
+        pixels = torch.cat(list(chunks.pixels(span, latent, color)), 1)  # (3, F, H, W)
         given |= {f"in.noise.{k}": seeded_noise(0, k, latent.shape), f"mid.first_model_in.{k}": noisy[0],
                   f"mid.first_model_out.{k}": made, f"mid.y.{k}": known, f"out.latent.{k}": latent,
                   f"mid.audio_window.{k}": shot.audio.windows(span.start, span.frames), f"out.decoded.{k}": decoded}

@@ -203,7 +203,7 @@ def test_a_recorded_stream_is_repeated(name):
         color = state.color if state else chunks.color()
         latent = chunks.latent(span, state)
         check_chunk(recorded, span, calls, latent)
-        pixels = torch.cat(list(chunks.pixels(latent, color)), 1)
+        pixels = torch.cat(list(chunks.pixels(span, latent, color)), 1)
         video.append(pixels[:, span.context:])
         state = chunks.follow(span, pixels[:, -chunks.shared:], color)
     whole = torch.cat(video, 1)[:, :recorded.shot.frames]
@@ -323,7 +323,7 @@ def test_the_first_chunk_begins_with_the_reference_and_later_ones_with_what_was_
     first, second = chunks.spans
     latent = chunks.latent(first, None)
     assert torch.equal(latent[:, :1], nets.codec.encode(picture(0)[:, None]))
-    pixels = torch.cat(list(chunks.pixels(latent, chunks.color())), 1)
+    pixels = torch.cat(list(chunks.pixels(first, latent, chunks.color())), 1)
     state = chunks.follow(first, pixels[:, -5:], chunks.color())
     assert torch.equal(chunks.latent(second, state)[:, :2], nets.codec.encode(pixels[:, -5:]))
 
@@ -333,7 +333,7 @@ def test_new_frames_leave_and_context_frames_do_not_leave_twice(frames):
     shot, how, nets = make_shot(frames), make_settings(), networks()
     chunks, state, expected = Chunks(nets, shot, how), None, []
     for span in chunks.spans:
-        pixels = torch.cat(list(chunks.pixels(chunks.latent(span, state), chunks.color())), 1)
+        pixels = torch.cat(list(chunks.pixels(span, chunks.latent(span, state), chunks.color())), 1)
         expected.append(to_uint8(pixels[:, span.context:]))
         state = chunks.follow(span, pixels[:, -5:], chunks.color())
     made = np.concatenate([chunk.frames for chunk in stream(nets, shot, how)])

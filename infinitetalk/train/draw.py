@@ -47,6 +47,8 @@ class DrawSettings:
     """Share of chunks that begin a shot: no context, the first frame is the reference."""
     pairs: float = 0.0
     """Share of chunks between two references, their first and their last frame, without context."""
+    lips: float = 0.0
+    """Share of chunks in which the lower face alone is made anew, and all else stays (`infinitetalk.region`)."""
     both: bool = False
     """Whether a second reference, drawn as the first, is shown at the chunk's end, not marked (the paper's eq. 5)."""
     audio: Literal["speech", "truth"] = "speech"
@@ -65,6 +67,8 @@ class Place:
     kind: Literal["context", "first", "pair"]
     second: int | None = None
     """Quarter of a second reference's frame, which is shown at the chunk's end and not marked."""
+    lips: bool = False
+    """Whether the lower face alone is made anew."""
 
 
 class Chunks:
@@ -93,12 +97,14 @@ class Chunks:
         clip = rng.randrange(len(self.clips)) if clip is None else clip
         quarters = len(self.clips[clip].whole)
         start = rng.randrange(quarters - latent_frames(self._frames) + 1)
-        kind = rng.random()
+        kind, lips = rng.random(), rng.random() < self.settings.lips and bool(self.clips[clip].free.any())
+        if kind < self.settings.first:
+            return Place(clip, start, start, "first", lips=lips)
         if kind < self.settings.first + self.settings.pairs:
-            return Place(clip, start, start, "first" if kind < self.settings.first else "pair")
+            return Place(clip, start, start, "pair")
         drawn = sorted(self._reference(rng, start, self.clips[clip].frames, quarters)
                        for _ in range(1 + self.settings.both))
-        return Place(clip, start, drawn[0], "context", drawn[1] if self.settings.both else None)
+        return Place(clip, start, drawn[0], "context", drawn[1] if self.settings.both else None, lips)
 
     def _reference(self, rng: random.Random, start: int, total: int, quarters: int) -> int:
         sampler = SAMPLERS[self.settings.reference]
@@ -129,7 +135,11 @@ class Chunks:
                             clip.whole[place.start + head:place.start + latents])).float()  # (T, C, h, w)
         keyframes = [0, self._frames - 1] if place.kind == "pair" else [0]
         at = slice(place.start * TEMPORAL, place.start * TEMPORAL + self._frames)
-        return {"latent": latent.transpose(0, 1), "reference": self._known(clip, place),
+        quarters = slice(place.start, place.start + latents)
+        free = clip.free[quarters].bool() if place.lips else torch.ones_like(clip.free[quarters], dtype=torch.bool)
+        free[0] = True  # there the reference lies
+        return {"free": free[None], "kept": clip.kept[quarters].float().transpose(0, 1),
+                "latent": latent.transpose(0, 1), "reference": self._known(clip, place),
                 "mask": keyframe_mask(keyframes, self._frames),
                 "image": patches(clip.starts[place.reference, :1].float())[0],
                 "windows": self.heard(place, later), "mouth": by_latent(clip.mouth[at].float()).amax(1),

@@ -38,6 +38,10 @@ class Samples:
     visemes: Tensor  # (B, T, V)
     known: Tensor  # (B,) int64
     """Latent frames that are not to be generated."""
+    free: Tensor  # (B, 1, T, h, w) bool
+    """Cells that are made anew; in the others the source stays (see `infinitetalk.region`)."""
+    kept: Tensor  # (B, C, T, h, w)
+    """What stays there: latents of the source with what is made anew hidden."""
 
     def to(self, device: torch.device) -> Samples:
         """The same elsewhere."""
@@ -49,8 +53,8 @@ class Samples:
 
     def y(self) -> Tensor:
         """Mask and reference latent, as `Conditioner.known` joins them → (B, 4+C, T, h, w)."""
-        mask = self.mask[..., None, None].expand(-1, -1, -1, *self.latent.shape[3:])  # (B, 4, T, h, w)
-        return torch.cat((mask.to(self.reference), self.reference), dim=1)
+        mask = self.mask[..., None, None].to(self.reference).where(self.free, 1)  # (B, 4, T, h, w)
+        return torch.cat((mask, self.reference.where(self.free, self.kept)), dim=1)
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def noised(samples: Samples, drawn: Drawn) -> Tensor:
     """x_t: known frames clean but for their own little noise, the others on their way → (B, C, T, h, w)."""
     t = drawn.t[:, None, None, None, None]
     fixed = known_frames(samples.known, samples.latent.shape[2])
-    return torch.where(fixed, samples.latent + drawn.context, (1 - t) * samples.latent + t * drawn.noise)
+    towards = samples.latent.where(samples.free, samples.kept)
+    return torch.where(fixed, samples.latent + drawn.context, (1 - t) * towards + t * drawn.noise)
 
 
 def told(network: Transformer, samples: Samples) -> Condition:
@@ -173,7 +178,7 @@ def flow_loss(
         weight: Of the mouth against the rest.
     """
     error = (velocity - (drawn.noise - samples.latent)).square().mean(1)  # (B, T, h, w)
-    free = (~known_frames(samples.known, velocity.shape[2]))[:, 0].to(error)  # (B, T, 1, 1)
+    free = (samples.free & ~known_frames(samples.known, velocity.shape[2]))[:, 0].to(error)  # (B, T, h, w)
     weights = (1 + (weight - 1) * samples.mouth) * free  # (B, T, h, w)
     mouths = samples.mouth * free  # (B, T, h, w)
     return ((error * weights).sum() / weights.sum().clamp_min(1e-6),

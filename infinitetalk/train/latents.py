@@ -24,10 +24,13 @@ from infinitetalk.audio import AudioEncoder, AudioFeatures
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.networks import Codec
 from infinitetalk.pictures import from_uint8
+from infinitetalk.region import cells, hide
 from infinitetalk.shapes import SPATIAL, TEMPORAL
 
 SAME = 1e-3
 """Latents that differ by less are the same."""
+LOWER_FACE = (-0.22, -0.16, 0.22, 0.25)
+"""Left, top, right, bottom of what speech moves around the mouth's middle, in sides of a picture of a face."""
 RATE = 25
 """Frames per second to learn from."""
 Speech = Callable[[NDArray[np.float32]], Tensor]
@@ -56,6 +59,10 @@ class EncodedClip:
     visemes: Tensor  # (F, V)
     mouth: Tensor  # (F, h, w)
     """How much of each latent's cell the mouth's box covers."""
+    free: Tensor  # (J, h, w)
+    """1 in the cells of the lower face, 0 elsewhere; nowhere 1 where no mouth is known."""
+    kept: Tensor  # (J, C, h, w)
+    """Latents of the clip with its lower face hidden."""
 
     @property
     def frames(self) -> int:
@@ -126,9 +133,10 @@ class ClipEncoder:
         starts = [self._held(used[:, at:at + span], span) for at in range(0, used.shape[1], TEMPORAL)]
         features = AudioFeatures(cast(AudioEncoder, self._speech), clip.speech, Fraction(RATE), frames.shape[1])
         visemes = torch.from_numpy(np.array(clip.visemes, np.float32))
+        free = cells(lower_face(clip.mouth[:used.shape[1]], self._side), (self._side, self._side))  # (J, h, w)
         return EncodedClip(self._encode(used), torch.stack(starts),
                            features.at(torch.arange(frames.shape[1])).cpu(), visemes,
-                           coverage(clip.mouth, self._side // SPATIAL))
+                           coverage(clip.mouth, self._side // SPATIAL), free.float(), self._encode(hide(used, free)))
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(3, F, H, W) → (T, C, h, w)."""
@@ -138,6 +146,20 @@ class ClipEncoder:
         """Latents of a beginning; near the clip's end, where no chunk begins, the last frame stands still."""
         missing = span - pixels.shape[1]
         return self._encode(torch.cat((pixels, pixels[:, -1:].expand(-1, missing, -1, -1)), 1) if missing else pixels)
+
+
+def lower_face(
+    mouths: NDArray[np.float32],  # (F, 4) left, top, right, bottom in pixels
+    side: int,
+) -> Tensor:
+    """Box around each mouth that holds all that speech moves: (F, 4); empty where the mouth's own is.
+
+    Lips alone would not do: jaws and cheeks tell what is said, and would go on saying it.
+    """
+    boxes = torch.from_numpy(np.array(mouths, np.float32))  # (F, 4)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # (F, 2)
+    around = torch.cat((middle, middle), 1) + torch.tensor(LOWER_FACE) * side
+    return torch.where((boxes[:, 2:] > boxes[:, :2]).all(1, keepdim=True), around, 0)
 
 
 def coverage(

@@ -17,6 +17,8 @@ from infinitetalk.world.speech import Split
 
 CLIPS, LATENTS = "clips", "latents"
 SPLITS: tuple[Split, Split] = ("train", "test")
+ENCODING = b"2"
+"""Raised with what is kept of a clip."""
 EACH = 10
 """Of clips without a split, one in so many is held out."""
 
@@ -47,7 +49,8 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
     small = codec.SmallCodec.read(files[0], config.codec)
     encode = ClipEncoder(small, speech.SpeechFeatures.read(files[1], config.speech), config.frames, config.side)
     # latents of one codec mean nothing to another
-    known = hashlib.sha256(b"".join(file.read_bytes() for file in files) + config.digest().encode()).hexdigest()[:16]
+    of = b"".join(file.read_bytes() for file in files) + config.digest().encode() + ENCODING
+    known = hashlib.sha256(of).hexdigest()[:16]
     kept = out / LATENTS / known
     kept.mkdir(parents=True, exist_ok=True)
     skipped = dict(prepare(data, out / CLIPS, config.side, told).skipped)

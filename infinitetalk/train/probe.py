@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from infinitetalk.transformer import Transformer
 
 TIMES = (0.95, 0.8, 0.6)
 """Where on the way to noise it is asked: near the noise, where the mouth's shape is decided."""
+MOST = 0.5
+"""Where so many chunks make the lower face alone anew, all that are held out do."""
 LATER = 37
 """Frames by which shifted audio is late, about a second and a half."""
 
@@ -41,11 +44,12 @@ class Probe:
             count: B.
             seed: Of the choice.
         """
-        rng = random.Random(seed)  # noqa: S311
+        rng, lips = random.Random(seed), chunks.settings.lips >= MOST  # noqa: S311
         places: list[Place] = []
         while len(places) < count:
             place = chunks.place(rng, len(places) % len(chunks.clips))
-            places.append(replace(place, kind="context") if place.kind == "first" else place)
+            kind: Literal["context", "pair"] = "pair" if place.kind == "pair" else "context"
+            places.append(replace(place, kind=kind, lips=lips and kind == "context"))
         samples = chunks.samples(places)
         generator = torch.Generator().manual_seed(seed)
         return cls(samples, {"true": samples.windows, "shifted": chunks.samples(places, LATER).windows,

@@ -11,6 +11,7 @@ from torch import Tensor
 from infinitetalk.guidance import Guidance, Pass
 from infinitetalk.networks import Codec
 from infinitetalk.pictures import to_uint8
+from infinitetalk.region import Kept
 from infinitetalk.sampling import Sampling, denoise
 from infinitetalk.train.flow import Samples, told
 from infinitetalk.transformer import Transformer
@@ -43,7 +44,9 @@ def _one(network: Transformer, sample: Samples, noise: Tensor, sampling: Samplin
         v: Tensor = network(x[None], y, t[None], condition)
         return v[0]
 
-    return denoise(velocity, noise.to(y), sample.latent[0, :, :int(sample.known[0])], sampling)
+    made = denoise(velocity, noise.to(y), sample.latent[0, :, :int(sample.known[0])], sampling,
+                   kept=Kept(sample.kept[0], sample.free[0]))
+    return made.where(sample.free[0], sample.latent[0])
 
 
 def save_sheet(file: Path, codec: Codec, truth: Tensor, made: Tensor) -> None:

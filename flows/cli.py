@@ -19,6 +19,7 @@ import typer
 
 from flows import (
     cli_bench,
+    cli_cast,
     cli_evaluate,
     cli_experiment,
     cli_gc,
@@ -45,12 +46,18 @@ VERBS = {
     "config": cli_setup.config, "serve": cli_setup.serve, "deploy": cli_setup.deploy,
     "cancel": cli_pool.cancel, "shard run": cli_pool.shard_run, "shard work": cli_pool.shard_work,
     "bench engine": cli_bench.bench_engine, "generate": cli_generate.generate,
+    "cast list": cli_cast.cast_list, "cast set": cli_cast.cast_set, "cast rename": cli_cast.cast_rename,
+    "cast merge": cli_cast.cast_merge, "cast assign": cli_cast.cast_assign,
+    "consent add": cli_cast.consent_add, "consent list": cli_cast.consent_list,
+    "consent revoke": cli_cast.consent_revoke,
     "train codec": cli_train.train_codec, "train speech": cli_train.train_speech, "train dit": cli_train.train_dit,
     "train reader": cli_train.train_reader,
     "world render": cli_world.render, "evaluate": cli_evaluate.evaluate,
     "experiment conditioning": cli_experiment.conditioning, "gc": cli_gc.gc,
 }
 GROUPS = {"models": "Weights of the engines: list, pull, verify.", "shard": "What a GPU job runs.",
+          "cast": "Who speaks in a series, with which voices.",
+          "consent": "Who agreed that his voice is imitated, or his picture made anew.",
           "train": "The small generator's networks, a stage each.",
           "bench": "How fast it is on this machine.",
           "experiment": "The paper's experiments, repeated on small weights.",

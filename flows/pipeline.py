@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from typing import cast as typed
 
 from flows.pool import Pool
 from flows.wiring import Workspace
 from models import tables as t
+from models.engines import adapter
 from models.errors import InfinidubError, InputError
+from models.languages import alike
 from models.loudness import PRESETS
+from models.ports import Diarizer, Synthesizer, Voice
 from models.records import (
     Artifact,
     Assembled,
+    CastVoice,
     Clips,
     Deliverable,
     EngineRef,
@@ -35,8 +40,11 @@ from models.records import (
     Translation,
 )
 from models.timebase import frame_to_ticks
+from tasks import cast as register
 from tasks.assemble import AssembleRequest, Dub, MultiRequest, assemble, assemble_multi
 from tasks.captions import Cue, srt
+from tasks.casting import other_engines
+from tasks.consent import Consent, Need, note_uses, require
 from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
@@ -101,6 +109,7 @@ class Prepared:
 class Planned:
     """One language up to the plan of its picture: what its shots are generated from."""
 
+    cast: tuple[CastVoice, ...]
     translation: Translation
     speech: Speech
     mix: Mix
@@ -153,6 +162,7 @@ class Pipeline:
                 transcript=transcript, identifier=self.space.engine("language-identifier")))
             if not self._planning:
                 self._note_episode(work, source, transcript)
+                self._enrol(work, transcript)
             return Prepared(source, shots, transcript)
 
     def _transcript(self, work: Work, takes: dict[str, int], source: Source) -> Transcript:
@@ -186,9 +196,11 @@ class Pipeline:
             if language == prepared.transcript.language:
                 raise InputError(f"{language} is what is spoken already", hint="Name other languages to dub into")
             takes = work.ledger.takes(self.job.id, language)
-            translation, speech = self._speech(work, takes, prepared, language)
+            cast = () if language in self.job.dialogue else self._cast(work, prepared.transcript, language)
+            translation, speech = self._speech(work, takes, prepared, language, cast)
             mixed = self._mix(work, takes, prepared, speech)
-            planned = Planned(translation, speech, mixed, self._plan(work, takes, prepared, speech))
+            planned = Planned(cast, translation, speech, mixed, self._plan(work, takes, prepared, speech))
+            self._agreed(work, language, self._shown(work, planned))
             if self.pool and not self._planning:
                 self.pool.order(work, planned.requests, self.job.priority)
             return planned
@@ -197,7 +209,8 @@ class Pipeline:
         """The picture, and all that is made of it; waits for shots that are made elsewhere."""
         with at(f"{self.job.id}·{language}"):
             takes, speech = work.ledger.takes(self.job.id, language), planned.speech
-            clips = self._generate(work, takes, planned)
+            self._agreed(work, language, self._imitated(planned.cast))  # shots made elsewhere may have taken days
+            clips = self._generate(work, takes, planned, self._agreed(work, language, self._shown(work, planned)))
             mixed = self._step(work, takes, watermark, WatermarkRequest(
                 mix=planned.mix, watermarker=self.space.watermarker()))
             assembled = self._step(work, takes, assemble, AssembleRequest(
@@ -214,7 +227,7 @@ class Pipeline:
                 self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
                                   mix=mixed, speech=speech, plan=planned.plan, inspection=inspection,
-                                  source=prepared.source, stems=settings.stems)
+                                  source=prepared.source, cast=planned.cast, stems=settings.stems)
             return Localized(deliverable, mixed, speech, planned.plan, inspection)
 
     def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:
@@ -229,9 +242,79 @@ class Pipeline:
 
     # -- the steps of a language --------------------------------------------------------------------------------------
 
-    def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared,
-                language: str) -> tuple[Translation, Speech]:
+    def _enrol(self, work: Work, transcript: Transcript) -> None:
+        """Note who the speakers are in the series."""
+        ref = self.space.engine("diarizer")
+        same_voice = typed("type[Diarizer]", adapter("diarizer", ref.name)).SAME_VOICE
+        register.enrol(work.ledger, self.job.id, transcript.speakers, register.engine_space(ref), same_voice)
+
+    def _cast(self, work: Work, transcript: Transcript, language: str) -> tuple[CastVoice, ...]:
+        """Who speaks with which voice: the same in all episodes of the series.
+
+        Raises:
+            InputError: In production, nobody chose a voice for somebody.
+            ConsentError: A voice imitates a person who did not agree.
+        """
+        settings, ref = self.space.settings, self.space.engine("synthesizer")
+        dubbed = {line.speaker for line in transcript.lines if (self.job.foreign or settings.foreign) == "dub"
+                  or alike(line.language or transcript.language, transcript.language)}
+
+        def offered() -> Sequence[Voice]:
+            engine: Synthesizer = work.engines.get("synthesizer", ref)
+            if not (voices := engine.voices(language)):
+                raise InputError(f"{ref.name} has no voice for {language}",
+                                 hint=f"These have: {other_engines(language, ref.name)}")
+            return voices
+
+        if not self._planning:
+            self._enrol(work, transcript)
+        found = register.voices_of(
+            work.ledger, self.job.id, [one for one in transcript.speakers if one.id in dubbed], language,
+            register.synthesizer_key(ref), self.job.cast.get(language, {}), None if self._planning else offered)
+        if found is None:
+            raise NotDoneError("translate")
+        with self._looking():
+            if settings.production:
+                register.refuse_defaults(found, register.series_of(self.job.id), language)
+        self._agreed(work, language, self._imitated(found))
+        return found
+
+    def _imitated(self, cast: Sequence[CastVoice]) -> list[Need]:
+        """Consents that voices need."""
+        kind = typed("type[Synthesizer]", adapter("synthesizer", self.space.settings.engine("synthesizer")))
+        return [Need(person=person, kind="voice") for one in cast if (person := kind.clones(one.voice))]
+
+    def _shown(self, work: Work, planned: Planned) -> list[Need]:
+        """Consents that generated pictures need in production: those of the named people who speak in them."""
+        speaking = {track.speaker for request in planned.requests for track in request.tracks}
+        if not self.space.settings.production or not speaking:
+            return []
+        people = register.people_of(register.cast_of(work.ledger, self.job.id), self.job.people)
+        return [Need(person=people[speaker], kind="likeness") for speaker in sorted(speaking & people.keys())]
+
+    def _agreed(self, work: Work, language: str, needs: Sequence[Need]) -> tuple[Consent, ...]:
+        """The consents that hold now.
+
+        Raises:
+            ConsentError: One is missing.
+        """
+        with self._looking():
+            return require(work.ledger, needs, self.job.id, language)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """What is refused is not there for who only looks: the other languages may be."""
+        try:
+            yield
+        except InputError as error:
+            if self._planning:
+                raise NotDoneError("translate") from error
+            raise
+
+    def _speech(self, work: Work, takes: dict[str, int], prepared: Prepared, language: str,
+                cast: Sequence[CastVoice]) -> tuple[Translation, Speech]:
         job, transcript = self.job, prepared.transcript
+        voices = {one.speaker: one.voice for one in cast}
         script, dialogue = job.script.get(language), job.dialogue.get(language)
         track = self._import(dialogue) if dialogue else None
         text, kind = (self._import(script), script.suffix.lstrip(".").lower()) if script else (None, "")
@@ -240,15 +323,17 @@ class Pipeline:
         translation: Translation = self._step(work, takes, translate, TranslateRequest(
             transcript=transcript, language=language, translator=self.space.engine("translator"),
             identifier=self.space.engine("language-identifier"), length=prepared.length,
-            cast=job.cast.get(language, {}), foreign=job.foreign or self.space.settings.foreign,
+            cast=voices, foreign=job.foreign or self.space.settings.foreign,
             strict=self.space.settings.production, glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
             script_format=kind))
         if track:
             return translation, self._step(work, takes, read_dialogue, DialogueRequest(
                 dialogue=track, transcript=transcript, translation=translation, length=prepared.length))
-        return translation, self._step(work, takes, synthesize, SynthesizeRequest(
-            transcript=transcript, translation=translation, synthesizer=self.space.engine("synthesizer"),
-            cast=job.cast.get(language, {}), length=prepared.length))
+        request = SynthesizeRequest(
+            transcript=transcript, translation=translation, synthesizer=self.space.engine("synthesizer"), cast=voices,
+            length=prepared.length)
+        self._note_consents(work, takes, synthesize, request, self._agreed(work, language, self._imitated(cast)))
+        return translation, self._step(work, takes, synthesize, request)
 
     def _heard_script(self, work: Work, takes: dict[str, int], track: Artifact, language: str) -> Artifact:
         """What is said in a finished dialogue track, as the script that was not given with it: for the subtitles."""
@@ -277,10 +362,12 @@ class Pipeline:
             profile=self.job.profile or settings.profile, prompt=settings.prompt,
             seed=settings.seed + takes.get("generate", 0)))
 
-    def _generate(self, work: Work, takes: dict[str, int], planned: Planned) -> Clips:
+    def _generate(self, work: Work, takes: dict[str, int], planned: Planned, behind: Sequence[Consent]) -> Clips:
+        request = GenerateRequest(requests=planned.requests)
+        self._note_consents(work, takes, generate, request, behind)
         making = self.pool.making(work, planned.requests) if self.pool and not self._planning else nullcontext()
         with making:
-            return self._step(work, takes, generate, GenerateRequest(requests=planned.requests))
+            return self._step(work, takes, generate, request)
 
     def _sign(self, work: Work, takes: dict[str, int], prepared: Prepared, assembled: Assembled, mixes: Sequence[Mix],
               shown: Plan | None = None) -> Assembled:
@@ -303,8 +390,18 @@ class Pipeline:
     # -- plumbing -----------------------------------------------------------------------------------------------------
 
     def _step(self, work: Work, takes: dict[str, int], what: Step[Q, R], request: Q) -> R:
+        return self.run(work, what, self._taken(takes, what, request))
+
+    @staticmethod
+    def _taken(takes: dict[str, int], what: Step[Q, R], request: Q) -> Q:
         take = takes.get(what.name, 0)
-        return self.run(work, what, request.model_copy(update={"take": take}) if take else request)
+        return request.model_copy(update={"take": take}) if take else request
+
+    def _note_consents(self, work: Work, takes: dict[str, int], what: Step[Q, R], request: Q,
+                       behind: Sequence[Consent]) -> None:
+        """Note what a result stands on, for `trace`."""
+        if behind and not self._planning:
+            note_uses(work.ledger, what.recipe(self._taken(takes, what, request)), behind, work.run_id)
 
     def _import(self, path: Path) -> Artifact:
         return self.space.import_file(path, keep=not self._planning)

@@ -213,6 +213,11 @@ def trace_tree(trace: Trace) -> Tree:
         here = branch.add(_step_line(step))
         for line in _weights(step, seen):
             here.add(f"[dim]{line}[/]")
+        for one in step.consents:
+            proof = " ".join(filter(None, [one.evidence, one.evidence_sha256[:12]]))
+            ended = f", revoked {one.revoked:%Y-%m-%d}" if one.revoked else ""
+            here.add(f"[green]consent {one.id}[/] {escape(one.person)}: {one.kind}, {escape(one.scope)}  "
+                     f"[dim]{escape(proof)}, recorded {one.recorded:%Y-%m-%d} by {escape(one.recorded_by)}{ended}[/]")
         for item in step.items:
             seed = "" if item.seed is None else f"  seed {item.seed}"
             here.add(f"[dim]{item.item}  {item.step} {item.outcome}  {item.recipe[:12]}{seed}[/]")

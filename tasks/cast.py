@@ -342,6 +342,32 @@ def voices_of(ledger: Ledger, episode: str, speakers: Sequence[Speaker], languag
     return tuple(found)
 
 
+def refuse_defaults(cast: Sequence[CastVoice], series: str, language: str) -> None:
+    """Refuse voices that nobody chose.
+
+    Raises:
+        InputError: There are such; the message names who has them, and the command that keeps the first.
+    """
+    open_ = [one for one in cast if one.chosen == "default"]
+    if open_:
+        names = ", ".join(f"{one.name} ({one.member})" if one.name else one.member for one in open_[:20])
+        raise InputError(f"nobody chose a voice for {names}", where="cast",
+                         hint=f"Choose one each, or keep what is proposed: infinidub cast set {series} "
+                              f"{open_[0].member} --voice {language}={open_[0].voice}")
+
+
+def people_of(known: Mapping[str, Member], given: Mapping[str, str]) -> dict[str, str]:
+    """Speaker → the real person that he is, of those of whom it is known.
+
+    Args:
+        known: Speaker → member.
+        given: The catalog's: speaker id, name or member (M1) → person; it wins over the register.
+    """
+    found = {speaker: next((given[key] for key in (speaker, member.name, *member.names, member.id) if key in given),
+                           member.person) for speaker, member in known.items()}
+    return {speaker: person for speaker, person in found.items() if person}
+
+
 def _choose(ledger: Ledger, member: Member, language: str, synthesizer: str, offered: Sequence[Voice],
             reserved: Sequence[str]) -> str:
     """The default voice of a member, noted; whoever was first decides."""

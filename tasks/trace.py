@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from models import tables as t
 from models.errors import InputError
 from models.records import Record, Sha256
+from tasks.consent import Consent, consents_behind
 from tasks.ledger import Ledger
 from tasks.store import hash_file
 
@@ -78,6 +79,8 @@ class TracedStep(Record):
     execution: TracedExecution | None
     run: TracedRun | None
     items: tuple[TracedItem, ...]
+    consents: tuple[Consent, ...]
+    """What people agreed to, on which it stands."""
 
 
 class Trace(Record):
@@ -180,7 +183,8 @@ def _step(session: Session, recipe: str, inputs: Sequence[TracedInput]) -> Trace
         parameters={name: value for name, value in result.request.items() if not isinstance(value, dict | list)},
         execution=TracedExecution.model_validate(row) if row else None,
         run=TracedRun.model_validate(session.get_one(t.Run, row.run_id)) if row else None,
-        items=tuple(TracedItem.model_validate(item) for item in _items(session, row)) if row else ())
+        items=tuple(TracedItem.model_validate(item) for item in _items(session, row)) if row else (),
+        consents=consents_behind(session, [recipe]).get(recipe, ()))
 
 
 def _items(session: Session, step: t.Execution) -> Iterator[t.Execution]:

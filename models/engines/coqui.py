@@ -1,6 +1,7 @@
 """Synthesizer: a coqui model (XTTS-v2, VITS …) in a local folder, through the `TTS` library of the `speech` extra.
 
-XTTS-v2's weights have a licence of their own (CPML, not for commerce), which only a user can accept.
+XTTS-v2's weights have a licence of their own (CPML, not for commerce), which only a user can accept. It can imitate a
+person from a sample of some seconds: the voice `clone:Jane Doe` is that of `Jane Doe.wav` in the folder `samples`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from models.engines.local_weights import checked_path
+from models.engines.local_weights import checked_path, weights_hash
 from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InputError
 from models.ports import EngineHome, Samples, Voice
@@ -21,6 +23,8 @@ from models.records import EngineRef, Record
 XTTS_LANGUAGES = ("ar", "cs", "de", "en", "es", "fr", "hi", "hu", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh")
 ONLY_VOICE = "default"
 """The voice of a model that has one."""
+CLONE = "clone:"
+"""Before the name of a person whose voice is imitated."""
 
 
 class CoquiOptions(Record):
@@ -34,13 +38,17 @@ class CoquiOptions(Record):
     """BCP-47 of a model that speaks one language and does not say which."""
     seed: int = 0
     """These models draw their melody by lot: another seed, another reading."""
+    samples: str = ""
+    """A folder with a recording of each person who is imitated: `NAME.wav`."""
+    samples_sha256: str = ""
+    """Of that folder (see `local_weights.weights_hash`)."""
 
 
 class Coqui(Adapter):
     """Any model of the library, by its path."""
 
     OPTIONS: ClassVar[type[Record]] = CoquiOptions
-    CONNECTION: ClassVar[frozenset[str]] = frozenset({"path"})
+    CONNECTION: ClassVar[frozenset[str]] = frozenset({"path", "samples"})
 
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(CoquiOptions, ref.name, ref.options, home.connection)
@@ -73,9 +81,30 @@ class Coqui(Adapter):
         """None: there are none of the lock."""
         return frozenset()
 
+    @classmethod
+    def clones(cls, voice: str) -> str:
+        """Whom `clone:NAME` imitates."""
+        return voice.removeprefix(CLONE) if voice.startswith(CLONE) else ""
+
+    @cached_property
+    def _samples(self) -> dict[str, Path]:
+        """Voice → sample, once the folder is what it is said to be."""
+        folder, where = Path(self._options.samples).expanduser(), "options.coqui.samples"
+        if not self._options.samples:
+            return {}
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}", where=where)
+        digest = weights_hash(folder)
+        if self._options.samples_sha256 != digest:
+            raise InputError(f"{folder.name} is not what it is said to be", where=where,
+                             hint=f'Where its recordings are right: samples_sha256 = "{digest}"')
+        return {f"{CLONE}{file.stem}": file for file in sorted(folder.glob("*.wav"))}
+
     def check_voice(self, voice: str, language: str) -> None:
-        """One of the model's speakers (see `models.ports.Synthesizer`)."""
+        """One of the model's speakers, or of the samples (see `models.ports.Synthesizer`)."""
         voices = [known.id for known in self.voices(language)]
+        if voices and self._xtts:
+            voices += self._samples
         if voice not in voices:
             known = f"There are: {', '.join(voices)}" if voices else "It does not speak this language"
             raise InputError(f"coqui has no voice {voice!r} for {language}", hint=known)
@@ -89,6 +118,8 @@ class Coqui(Adapter):
         if not any(map(str.isalnum, text)):
             raise EngineError("there is nothing to say", where=text[:40])
         asked: dict[str, Any] = {"speaker": voice} if self._model.speakers else {}
+        if voice in self._samples:
+            asked = {"speaker_wav": str(self._samples[voice])}
         if self._model.is_multi_lingual:
             asked["language"] = name
         if self._xtts:

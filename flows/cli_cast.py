@@ -58,12 +58,13 @@ def cast_set(series: Series, member: Who,
         raise InputError("say what to set", hint="Give --voice TAG=VOICE, --gender or --person")
     space = _space(out, state, config, assignments)
     who, ref, wanted = find_member(space.ledger, series, member), space.engine("synthesizer"), dict[str, str]()
+    engine: Any = space.engines.get("synthesizer", ref) if voice else None
     for assignment in voice or ():
         tag, equals, name = assignment.partition("=")
         if not equals or not name:
             raise InputError(f"{assignment!r} is no TAG=VOICE", where="--voice", hint="Write for example es=ef_dora")
         language = parse_tag(tag, "--voice")
-        space.engines.get("synthesizer", ref).check_voice(name, language)
+        engine.check_voice(name, language)
         wanted[language] = name
     for language, name in wanted.items():
         set_voice(space.ledger, who, language, synthesizer_key(ref), name, getpass.getuser())

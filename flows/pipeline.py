@@ -55,7 +55,7 @@ from tasks.publish import publish, publish_multi
 from tasks.shots import ShotsRequest, find_shots
 from tasks.sign import SignedDub, SignRequest, sign
 from tasks.speakers import SpeakersRequest, find_speakers
-from tasks.step import Q, R, Runner, Step, Work, lookup
+from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup
 from tasks.synthesize import DialogueRequest, SynthesizeRequest, read_dialogue, synthesize
 from tasks.transcribe import TranscribeRequest, TranscriptFileRequest, read_transcript, transcribe
 from tasks.translate import TranslateRequest, translate

@@ -27,6 +27,7 @@ from models.records import Deliverable
 
 if TYPE_CHECKING:  # these pull in database and media libraries, which `infinidub --help` can do without
     from flows.status import Row
+    from tasks.consent import Consent
     from tasks.trace import Trace, TracedStep
 
 MARKS = {"done": "[green]✓[/]", "reused": "[green]✓[/]", "running": "[yellow]▸[/]", "failed": "[red]✗[/]",
@@ -213,11 +214,8 @@ def trace_tree(trace: Trace) -> Tree:
         here = branch.add(_step_line(step))
         for line in _weights(step, seen):
             here.add(f"[dim]{line}[/]")
-        for one in step.consents:
-            proof = " ".join(filter(None, [one.evidence, one.evidence_sha256[:12]]))
-            ended = f", revoked {one.revoked:%Y-%m-%d}" if one.revoked else ""
-            here.add(f"[green]consent {one.id}[/] {escape(one.person)}: {one.kind}, {escape(one.scope)}  "
-                     f"[dim]{escape(proof)}, recorded {one.recorded:%Y-%m-%d} by {escape(one.recorded_by)}{ended}[/]")
+        for consent in step.consents:
+            here.add(_consent(consent))
         for item in step.items:
             seed = "" if item.seed is None else f"  seed {item.seed}"
             here.add(f"[dim]{item.item}  {item.step} {item.outcome}  {item.recipe[:12]}{seed}[/]")
@@ -241,6 +239,14 @@ def _weights(step: TracedStep, seen: set[str]) -> Iterator[str]:
         yield f"weights {escape(name)} {digest[:12]}"
     if len(weights) > SHOWN_WEIGHTS:
         yield f"weights: {len(weights) - SHOWN_WEIGHTS} more files; --json has all hashes"
+
+
+def _consent(one: Consent) -> str:
+    """What somebody agreed to, and since when it does not hold any more."""
+    proof = " ".join(filter(None, [one.evidence, one.evidence_sha256[:12]]))
+    ended = f", revoked {one.revoked:%Y-%m-%d}" if one.revoked else ""
+    return (f"[green]consent {one.id}[/] {escape(one.person)}: {one.kind}, {escape(one.scope)}  "
+            f"[dim]{escape(proof)}, recorded {one.recorded:%Y-%m-%d} by {escape(one.recorded_by)}{ended}[/]")
 
 
 def _step_line(step: TracedStep) -> str:

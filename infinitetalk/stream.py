@@ -68,6 +68,8 @@ class GeneratedChunk:
     """New frames only; those of the last chunk end with the shot."""
     state: ChunkState
     """To go on from."""
+    made: NDArray[np.float32] | None = None  # (F, H, W)
+    """How much of each pixel was made anew, 0 to 1; None: all of the whole frame."""
 
 
 def seeded_noise(seed: int, chunk: int, shape: Sequence[int]) -> Tensor:
@@ -115,7 +117,7 @@ def _generate(chunks: Chunks, state: ChunkState | None, progress: Progress) -> I
         color = state.color if state else chunks.color()
         seen, last = chunks.collect(span, chunks.pixels(span, chunks.latent(span, state, progress), color))
         state = chunks.follow(span, last, color)
-        yield GeneratedChunk(span.index, seen, state)
+        yield GeneratedChunk(span.index, seen, state, chunks.made(span))
 
 
 class Chunks:
@@ -201,7 +203,7 @@ class Chunks:
     ) -> Iterator[Tensor]:
         """Decode, and correct colours → (3, f, H, W) in [-1, 1] each, context frames included."""
         free, done = self._free(span), 0
-        made = None if free is None else visible(free).to(latent.device)            # (F, H, W)
+        made = None if free is None else visible(free).to(latent.device)         # (F, H, W)
         for piece in self._networks.codec.decode(latent):                        # (3, f, H, W)
             frames = transfer(piece, color, self._settings.color)
             if made is not None:
@@ -233,6 +235,11 @@ class Chunks:
         if last is None:
             raise BadInputError("nothing came out of the codec", where=f"chunk {span.index}")
         return seen[span.context:], finite(last, span)
+
+    def made(self, span: ChunkSpan) -> NDArray[np.float32] | None:
+        """How much of the new frames' pixels is made anew, (F, H, W); None: all."""
+        free, end = self._free(span), self._shot.frames - span.start
+        return None if free is None else visible(free)[span.context:end].numpy()
 
     def follow(
         self,

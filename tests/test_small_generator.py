@@ -70,7 +70,7 @@ def made(generator: Lite, what: ShotInput) -> np.ndarray:
 @pytest.mark.parametrize("region", ["frame", "person"])
 def test_a_square_around_the_head_is_generated_whatever_the_region(folder: Path, region: str) -> None:
     told = request("A", face(0, 100, 60, 40), region=region)
-    assert lite(folder).placement(told) == (64, 64, Placement(x=90, y=48, width=62, height=62))
+    assert lite(folder).placement(told) == (62, 62, Placement(x=90, y=48, width=62, height=62))
 
 
 @pytest.mark.parametrize(("x", "y", "size"), [(0, 0, 30), (290, 150, 29), (100, 20, 150), (159, 89, 1)])
@@ -119,10 +119,27 @@ def test_faces_that_were_never_seen_count_for_nothing() -> None:
 def test_a_still_reference_and_guidance_make_other_pictures(folder: Path) -> None:
     told = request("A", face(0, 100, 60, 40))
     plain = made(lite(folder), shot(told))
-    assert plain.shape == (40, 64, 64, 3)
+    assert plain.shape == (40, 62, 62, 3)
     assert not np.array_equal(plain, made(lite(folder), shot(told.model_copy(update={"reference": "image"}))))
     assert not np.array_equal(plain, made(lite(folder, guidance=3.0), shot(told)))
     assert not np.array_equal(plain, made(lite(folder, steps=2), shot(told)))
+
+
+def test_the_lower_face_alone_is_made_anew_and_follows_the_face(folder: Path) -> None:
+    seen = FaceTrack(id=0, boxes=((0, 60, 50, 80, 80), (39, 180, 50, 80, 80)))
+    told = request("A", seen)
+    what, generator = shot(told), lite(folder)
+    place = generator.placement(told)[2]
+    changed = []
+    for index, frame in enumerate(made(generator, what)):
+        filmed = what.frame(index)[place.y:place.y + place.height, place.x:place.x + place.width]
+        changed.append(np.argwhere((frame != filmed).any(2)))
+    for first, x in ((changed[0], 60), (changed[-1], 180)):
+        (top, left), (bottom, right) = first.min(0) + (place.y, place.x), first.max(0) + (place.y, place.x)
+        assert abs((left + right) / 2 - (x + 0.5 * 80)) < 24  # to a cell and a half of the small picture
+        assert top > 50 + 0.25 * 80
+        assert bottom > 50 + 0.9 * 80
+    assert all(len(one) < 0.35 * place.width * place.height for one in changed)
 
 
 @pytest.mark.parametrize(("change", "words"), [

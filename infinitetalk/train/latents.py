@@ -24,13 +24,11 @@ from infinitetalk.audio import AudioEncoder, AudioFeatures
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.networks import Codec
 from infinitetalk.pictures import from_uint8
-from infinitetalk.region import cells, hide
+from infinitetalk.region import LOWER_FACE, cells, hide
 from infinitetalk.shapes import SPATIAL, TEMPORAL
 
 SAME = 1e-3
 """Latents that differ by less are the same."""
-LOWER_FACE = (-0.22, -0.16, 0.22, 0.25)
-"""Left, top, right, bottom of what speech moves around the mouth's middle, in sides of a picture of a face."""
 RATE = 25
 """Frames per second to learn from."""
 Speech = Callable[[NDArray[np.float32]], Tensor]

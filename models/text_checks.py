@@ -87,6 +87,10 @@ def _common(text: str, glossary: Mapping[str, str]) -> set[str]:
 FIGURE = re.compile(r"\d{1,3}(?:[.,\u00a0\u202f ’']\d{3})+(?:[.,]\d+)?(?!\d)|\d+(?:[.,]\d+)?")
 TIME = re.compile(r"(?<![\d:])(\d{1,2})(?::| ?h ?)([0-5]\d)(?![\d:])")
 CLOCK = re.compile(r"\b[ap]\.? ?m\b|o.clock\b|\d ?h\b|\d:\d\d|\buhr\b", re.IGNORECASE)
+AND = frozenset({"and", "y", "e", "et", "i", "und", "en", "og", "och", "a"})
+DECLINING = frozenset({"pl", "ru", "uk", "be", "cs", "sk", "sl", "hr", "sr", "bs", "bg", "mk", "lt", "lv", "et", "fi",
+                       "hu", "el", "tr", "ar", "he", "fa", "ro", "is"})
+"""Number words have cases, genders or suffixes here."""
 SMALLEST = 3
 """Number words below are left alone: 'one' is a pronoun, 'the two of you' is 'you both'."""
 HOMONYMS = {"it": {"sei"}, "fr": {"neuf", "neufs"}, "ca": {"deu", "set", "nou", "sis"}, "de": {"acht", "sieben"},
@@ -98,13 +102,15 @@ def missing_numbers(source: str, target: str, languages: tuple[str, str]) -> lis
     """Numbers of the source that the target says neither in figures nor in words, as they stand in the source.
 
     Forgiven are decimal commas, separators, numbers written out or as figures, the 24-hour clock, and minutes of a
-    quarter ('half past ten').
+    quarter ('half past ten'). Where the target's number words are not known, only figures are held against figures.
     """
     figures = {_digits(figure) for figure in FIGURE.findall(target)} | set(re.findall(r"\d+", target))
     spoken = words(target, languages[1])
     clock = bool(CLOCK.search(source) or CLOCK.search(target))
-    missing: list[str] = []
+    missing, known = list[str](), _known(languages[1])
     for shown, values in _numbers(source, languages[0]):
+        if not known and not (figures and any(map(str.isdigit, shown))):
+            continue
         wanted = {value + more for value in values for more in ((0, 12, -12) if clock and value <= 24 else (0,))}
         if not any(_said(value, figures, spoken, languages[1]) for value in wanted if value >= 0):
             missing.append(shown)
@@ -143,17 +149,33 @@ def _value(figure: str, language: str) -> Decimal:
 def _said(value: Decimal, figures: set[str], spoken: Sequence[str], language: str) -> bool:
     if _digits(str(value)) in figures:
         return True
-    return any(_within(form, spoken) for form in _spellings(value, language))
+    declined = primary(language) in DECLINING
+    return any(_within(form, spoken, declined) or (value >= 100 and _joined(form) in _joined(spoken))
+               for form in _spellings(value, language))
 
 
-def _within(form: Sequence[str], spoken: Sequence[str]) -> bool:
-    return any(all(map(_same, form, spoken[at:at + len(form)])) for at in range(len(spoken) - len(form) + 1))
+def _within(form: Sequence[str], spoken: Sequence[str], declined: bool) -> bool:
+    return any(all(_same(*pair, declined) for pair in zip(form, spoken[at:], strict=False))
+               for at in range(len(spoken) - len(form) + 1))
 
 
-def _same(one: str, other: str) -> bool:
-    """Equal, but for an ending: cien, ciento; primer, primero."""
+def _same(one: str, other: str, declined: bool) -> bool:
+    """Equal, but for an ending: cien, ciento; primer, primero; where numbers are declined, trzy, trzech."""
     short, long = sorted((one, other), key=len)
+    if declined:
+        return len(long) - len(short) <= 3 and long.startswith(short[:max(2, len(short) - 1)])
     return one == other or (len(short) > 2 and long.startswith(short) and len(long) - len(short) <= 2)
+
+
+def _joined(spoken: Sequence[str]) -> str:
+    """Number words as one: it is a matter of taste where they are parted, and by which 'and'."""
+    return "".join(word for word in spoken if word not in AND)
+
+
+@cache
+def _known(language: str) -> bool:
+    """Whether there is something to compare number words with: Korean has two sets of them."""
+    return primary(language) != "ko" and not any(map(str.isdigit, "".join(words("3", language))))
 
 
 @cache

@@ -15,6 +15,7 @@ import langcodes
 import numpy as np
 
 from models.errors import InputError
+from models.languages import alike
 from models.ports import HeardWord, Recognition, Recognizer, Samples
 from models.records import Artifact, EngineRef, Line, Request, Tick, Transcript, Word
 from models.timebase import ticks
@@ -30,9 +31,6 @@ SEAM = 60 * dubbing.RATE
 """Within so many samples before a piece's end, it is cut."""
 SURE = 0.9
 """Probability from which another language than the one given is an error."""
-ALIKE = (frozenset({"no", "nb", "nn", "da"}), frozenset({"hr", "sr", "bs"}), frozenset({"id", "ms"}),
-         frozenset({"zh", "yue"}), frozenset({"hi", "ur"}), frozenset({"gl", "pt"}))
-"""Languages that a recognizer may take for each other when it hears them."""
 
 
 class TranscribeRequest(Request):
@@ -92,7 +90,7 @@ def read_transcript(work: Work, request: TranscriptFileRequest) -> Transcript:
     data = work.store.path(request.file).read_bytes()
     record = read_record(data, request.length, where) if request.format == "json" else None
     if record:
-        if not _alike(record.language, request.language):
+        if not alike(record.language, request.language):
             raise InputError(f"is in {record.language!r}, not in {request.language!r}", where=where)
         return record
     return to_transcript(read_cues(data, request.format, where), request.language, request.length, where)
@@ -124,17 +122,12 @@ def _quietest(samples: Samples, start: int, stop: int) -> int:
 def _agreed(given: str | None, known: str | None, heard: Recognition) -> str:
     """The transcript's language: the one given, else the one that was heard first."""
     surely = heard.language_probability >= SURE and sum(len(s.words) for s in heard.segments) >= 5
-    if given and surely and not _alike(given, heard.language):
+    if given and surely and not alike(given, heard.language):
         name = langcodes.get(heard.language).display_name()
         raise InputError(f"the language was given as {given!r}, but {name} is spoken "
                          f"(probability {heard.language_probability:.2f})",
                          hint=f"Give {heard.language!r} as the source language, or a transcript")
     return known or heard.language
-
-
-def _alike(one: str, other: str) -> bool:
-    a, b = (langcodes.get(tag).prefer_macrolanguage().language or "" for tag in (one, other))
-    return a == b or any({a, b} <= group for group in ALIKE)
 
 
 def _line(number: int, words: list[HeardWord], space: str) -> Line:

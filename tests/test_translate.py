@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.engines.openai import OpenAICompatible
 from models.errors import EngineError, InputError
 from models.languages import Guess
-from models.ports import Around, Draft
+from models.ports import Around, Draft, EngineHome
 from models.recipe import sha256
 from models.records import Candidate, EngineRef, Line, LineEdit, Speaker, Transcript, Translation
 from models.text_checks import broken_terms
 from tasks.script import read_script
 from tasks.step import Work, perform
 from tasks.translate import TranslateRequest, translate
+from tests.chat_server import Chat, chat_server
 
 ENGINE, IDENTIFIER = EngineRef(name="fake"), EngineRef(name="identifier")
 TEXTS = ("Good morning.", "The lighthouse is old.", "Thank you, Daniel.")
@@ -359,6 +362,103 @@ def test_what_a_person_wrote_for_a_foreign_line_is_dubbed(work):
     data = json.dumps({"L0001": "uno", "L0002": "dos", "L0003": ""})
     given = run(work, None, transcript=spoken, **script(work, data, "json"))
     assert [(line.text, line.kept) for line in given.lines] == [("uno", False), ("dos", False), (TEXTS[2], True)]
+
+
+# -- a model behind a real server -------------------------------------------------------------------------------------
+
+SPANISH = {"Good morning.": "Buenos días.", "The lighthouse is old.": "El faro es viejo.",
+           "Thank you, Daniel.": "Gracias, Daniel.", "There are 25 ships.": "Hay 25 barcos."}
+FAULTS = {
+    "wrong ids": lambda said: [{"id": f"L9{key[2:]}", "text": text} for key, text in said.items()],
+    "an id twice": lambda said: [{"id": key, "text": text} for key, text in [*said.items(), *said.items()]],
+    "one too few": lambda said: [{"id": key, "text": text} for key, text in said.items() if key != "L0002"],
+    "shifted by one": lambda said: [{"id": f"L{int(key[1:]) + 1:04d}", "text": text} for key, text in said.items()],
+    "by position": lambda said: list(said.values()),
+    "no JSON": lambda said: "Claro, aquí está la traducción.",
+    "empty": lambda said: [{"id": key, "text": ""} for key in said],
+}
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+    monkeypatch.setattr(OpenAICompatible, "wait", staticmethod(lambda seconds: None))
+    with chat_server() as server:
+        yield server
+
+
+def model(chat: Chat) -> OpenAICompatible:
+    return OpenAICompatible(EngineRef(name="openai", options={"model": "test"}), EngineHome(
+        weights=Path, connection={"base_url": chat.base_url}))
+
+
+def good(lines: Mapping[str, str]) -> str:
+    return json.dumps({"lines": [{"id": key, "text": SPANISH[text]} for key, text in lines.items()]})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_answer_that_is_mixed_up_once_costs_a_question_and_never_a_wrong_line(work, chat, fault):
+    faults = iter([FAULTS[fault]])
+
+    def answer(lines: dict[str, str]) -> str:
+        broken = next(faults, None)
+        said = {key: SPANISH[text] for key, text in lines.items()}
+        return good(lines) if broken is None else json.dumps({"lines": broken(said)})
+
+    chat.answer = answer
+    found = run(work, model(chat), tuple(SPANISH))
+    assert [line.text for line in found.lines] == list(SPANISH.values())
+    assert len(chat.requests) > 1
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_line_for_which_the_answer_is_always_mixed_up_is_left_out_and_the_others_are_not(work, chat, fault):
+    def answer(lines: dict[str, str]) -> str:
+        said = {key: SPANISH[text] for key, text in lines.items()}
+        return json.dumps({"lines": FAULTS[fault](said)}) if "L0002" in lines else good(lines)
+
+    chat.answer = answer
+    found = run(work, model(chat), tuple(SPANISH))
+    assert [line.text for line in found.lines] == [text if at != 1 else "" for at, text in enumerate(SPANISH.values())]
+    assert found.lines[1].flags[0].startswith("is left out, for want of a translation")
+
+
+@pytest.mark.parametrize(("text", "first", "wrong"), [
+    ("The lighthouse is old.", "The lighthouse is old.", "it is the source text"),
+    ("There are 25 ships.", "Hay barcos.", "number: 25 is missing"),
+    ("The lighthouse is old.", "La torre es vieja.", "glossary: lighthouse → faro is missing"),
+    ("Good morning.", "Buenos días y " * 40, "it goes on without end"),
+])
+def test_a_bad_translation_is_answered_with_what_is_wrong_with_it_and_only_a_good_one_is_kept(
+        work, chat, text, first, wrong):
+    def answer(lines: dict[str, str]) -> str:
+        asked = chat.questions[-1]["lines"]
+        told = any("wrong" in line for line in asked)
+        return json.dumps({"lines": [{"id": line["id"], "text": first if line["text"] == text and not told
+                                      else SPANISH[line["text"]]} for line in asked]})
+
+    chat.answer = answer
+    found = run(work, model(chat), tuple(SPANISH), glossary={"lighthouse": "faro"})
+    assert [line.text for line in found.lines] == list(SPANISH.values())
+    assert [line["wrong"] for line in chat.questions[-1]["lines"]] == [[wrong]]
+    asked = len(chat.requests)
+    run(work, model(chat), tuple(SPANISH), glossary={"lighthouse": "faro", "whale": "ballena"})
+    assert len(chat.requests) == asked
+
+
+def test_a_translation_that_is_too_long_is_asked_for_in_fewer_characters(work, chat):
+    def answer(lines: dict[str, str]) -> str:
+        asked = chat.questions[-1]["lines"]
+        return json.dumps({"lines": [{"id": line["id"], "text": "Gracias, Daniel." if "longest" in line else
+                                      LONG if line["text"] == TEXTS[2] else SPANISH[line["text"]]} for line in asked]})
+
+    chat.answer = answer
+    found = run(work, model(chat), (*TEXTS, "Good morning."))
+    assert found.lines[2].text == "Gracias, Daniel."
+    assert [(one.text, one.origin) for one in found.lines[2].candidates] == [
+        (LONG, "engine"), ("Gracias, Daniel.", "shorter")]
+    last = chat.questions[-1]["lines"]
+    assert [(line["id"], line["translation"]) for line in last] == [("L0003", LONG)]
+    assert last[0]["longest"] < len(LONG)
 
 
 # -- glossary ---------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
 
 
 def home(**connection: Any) -> EngineHome:
-    return EngineHome(weights=lambda name: Path("/nowhere"), connection=connection,
+    return EngineHome(weights=lambda name: Path("/nowhere"), connection=connection, threads=1,
                       secret=lambda name: "s3cret-key" if name == "openai_api_key" else "")
 
 

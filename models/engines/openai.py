@@ -11,7 +11,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +20,9 @@ from models.engines.options import Adapter, read_options
 from models.errors import EngineError, InfrastructureError, InputError, SetupError
 from models.ports import Around, Draft, EngineHome
 from models.records import Candidate, EngineRef, Record
+
+if TYPE_CHECKING:
+    import httpx
 
 BATCH = 40
 """Lines a request."""
@@ -156,8 +160,8 @@ class OpenAICompatible(Adapter):
         request = {"model": self._options.model, "temperature": 0, "response_format": {"type": "json_object"},
                    "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}]}
         body, end = b"", time.monotonic() + self._options.timeout
-        with httpx.stream("POST", self._url, json=request, timeout=self._options.timeout,
-                          headers={"Authorization": f"Bearer {self._key}"} if self._key else {}) as response:
+        with self._client.stream("POST", self._url, json=request,
+                                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {}) as response:
             for piece in response.iter_bytes():
                 body += piece
                 if len(body) > LARGEST_ANSWER:
@@ -165,6 +169,12 @@ class OpenAICompatible(Adapter):
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout("the answer trickles")
             return response.status_code, response.headers, body
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        return httpx.Client(timeout=self._options.timeout)
 
     def _refusal(self, status: int, body: bytes) -> InputError | SetupError:
         if status in {401, 403}:

@@ -15,8 +15,8 @@ from models.languages import Guess
 from models.ports import EngineHome
 from models.records import EngineRef, Record
 
-SMALL = frozenset("ace an ary arz ba bcl crh ext fuv gcf gcr gom grc gug guw hbo kab kik lij lg ltg pcm sdh tg uzs vec "
-                  "wa wuu".split())
+SMALL = frozenset({"ace", "an", "ary", "arz", "ba", "bcl", "crh", "ext", "fuv", "gcf", "gcr", "gom", "grc", "gug",
+                   "guw", "hbo", "kab", "kik", "lij", "lg", "ltg", "pcm", "sdh", "tg", "uzs", "vec", "wa", "wuu"})
 """Languages that it knows and that are left out: they only take probability from a near relative (Spanish and
 Extremaduran, Arabic and Moroccan)."""
 

@@ -25,7 +25,9 @@ from flows.runs import Session
 from flows.status import survey
 from flows.steps import PER_LANGUAGE, STEPS
 from flows.summary import summarize
+from models.errors import AwaitingReviewError
 from models.timebase import seconds, timecode
+from tasks.publish import QC_PAGE
 
 MATRIX_ROWS = 1000
 """Of a larger catalog the matrix is left out: looking everything up again takes minutes, and nobody reads so much."""
@@ -76,6 +78,13 @@ def report_language(done: Localized) -> None:
                           key=f"{key}-shots", description=f"Source above dub of {name}, shot by shot")
 
 
+def report_awaiting(episode: str, language: str, why: AwaitingReviewError) -> None:
+    """That a language waits for its review, and how it goes on."""
+    create_markdown_artifact(f"# {episode} · {language}\n\n**{why.what}**\n\n{why.hint}\n",
+                             key=_slug(f"{episode}-{language}-review"),
+                             description=f"{episode} · {language} waits for its review")
+
+
 def report_catalog(run: Session, selected: Sequence[Selected]) -> None:
     """What came of every language and what it cost; and the matrix of episodes, languages and steps."""
     series = _slug(selected[0].job.id.partition("/")[0]) if selected else "catalog"
@@ -111,7 +120,7 @@ def report_markdown(done: Localized) -> str:
         f"back-transcription WER {wer} · largest stretch {one.max_stretch:.2f}", "",
         "| check | value | bar | |", "|---|---|---|---|", *checks, "",
         "| shot | frames | picture | why |", "|---|---|---|---|", *shots, "",
-        *(f"- `{path}`" for path in (one.video, *one.subtitles, one.report))])
+        *(f"- `{path}`" for path in (one.video, *one.subtitles, one.report, Path(one.report).with_name(QC_PAGE)))])
 
 
 def image_address(image: Path) -> str:

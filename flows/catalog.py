@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
 
-from flows.artifacts import ProgressBar, report_catalog, report_language
+from flows.artifacts import ProgressBar, report_awaiting, report_catalog, report_language
 from flows.jobs import Selected, catalog_jobs, job_from_json, select
 from flows.options import refuse_secrets
 from flows.pipeline import EpisodeJob
@@ -183,6 +183,9 @@ def localize_language(episode: str, language: str, catalog: str = "", job: dict[
         _announce(run)
         with ProgressBar.on(run, f"{episode} {language}", BEFORE_PICTURE if stage == "finish" else 0):
             done = run.localize(_job(run, episode, catalog, job or {}), language, prefect_runner, stage)
+        if (episode, language) in run.awaiting:
+            report_awaiting(episode, language, run.awaiting[episode, language])
+            return Completed(name="AwaitingReview", message=run.awaiting[episode, language].what)
         if done is None:
             return Completed(name="Planned", message="its shots are asked for")
         report_language(done)
@@ -221,7 +224,8 @@ def _verdict(run: Session, since: int = 0) -> State[Any]:
     failures = run.failures[since:]
     if failures:
         return Failed(message="; ".join(failure.message for failure in failures))
-    return Completed(message="; ".join([f"{len(run.localized)} delivered", *run.below_bar]))
+    waiting = [f"{len(run.awaiting)} awaiting review"] if run.awaiting else []
+    return Completed(message="; ".join([f"{len(run.localized)} delivered", *waiting, *run.below_bar]))
 
 
 def _announce(run: Session) -> None:

@@ -107,13 +107,18 @@ def redo(ctx: typer.Context,
 
 def retry(ctx: typer.Context,
           failed: Annotated[bool, typer.Option("--failed", help="Only what failed in the last run.")] = False,
-          out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+          episode: Annotated[str | None, typer.Option(metavar="ID", help="Only this episode, as in its last run.",
+                                                      show_default=False)] = None,
+          lang: Languages = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
           as_json: Json = False) -> int:
     """Run the last command again; what it finished is kept."""
     from flows.wiring import open_workspace
     from tasks.shards import unflag
 
-    order = again("retry", flags(out, state, None, assignments), config, only_failed=failed)
+    if lang and not episode:
+        raise InputError("a language is named, and no episode", where="--lang", hint="Say --episode ID, too")
+    order = again("retry", flags(out, state, None, assignments), config, episode=episode or "", languages=lang or [],
+                  only_failed=failed)
     ledger = open_workspace(order.settings).ledger
     for one in order.selected if failed else ():
         for language in one.languages:
@@ -214,6 +219,8 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
     done = [one.deliverable for _, one in sorted(run.localized.items())]
     for words in [failure.message for failure in run.failures] + run.below_bar:
         error_line(words)
+    for error in run.awaiting.values():
+        warning_line(str(error))
     for words in run.warnings:
         warning_line(words)
     ran, reused = summary["steps_run"], summary["steps_reused"]

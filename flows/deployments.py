@@ -76,6 +76,28 @@ class Deployments:
             return set(names) - {str(run.id) for run in _unfinished(client, names)}
 
 
+def start(deployment: str, name: str, parameters: dict[str, Any]) -> str:
+    """Start a flow run of a deployment and return its id.
+
+    Args:
+        deployment: `flow/deployment`.
+        name: What the run is called.
+        parameters: Plain JSON, without secrets.
+
+    Raises:
+        InputError: Prefect knows no such deployment, or a secret is named.
+        InfrastructureError: Its server failed.
+    """
+    refuse_secrets(parameters.get("settings") or {})
+    with _prefect() as client:
+        try:
+            known = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            raise InputError(f"Prefect knows no deployment {deployment}", where="PREFECT_API_URL",
+                             hint="Register it with: infinidub deploy") from None
+        return str(client.create_flow_run_from_deployment(known.id, name=name, parameters=parameters).id)
+
+
 @contextmanager
 def _prefect() -> Iterator[SyncPrefectClient]:
     try:

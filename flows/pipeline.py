@@ -41,6 +41,7 @@ from models.records import (
 )
 from models.timebase import frame_to_ticks
 from tasks import cast as register
+from tasks import review
 from tasks.assemble import AssembleRequest, Dub, MultiRequest, assemble, assemble_multi
 from tasks.captions import Cue, srt
 from tasks.casting import other_engines
@@ -85,6 +86,8 @@ class EpisodeJob:
     """Seconds of picture that are made at most of all its catalog: on it depends what 'small' means."""
     profile: str | None = None
     foreign: Literal["keep", "dub"] | None = None
+    """Over the setting."""
+    review: bool | None = None
     """Over the setting."""
     range: tuple[int, int] | None = None
     """Ticks [start, end) of an excerpt."""
@@ -324,8 +327,9 @@ class Pipeline:
             transcript=transcript, language=language, translator=self.space.engine("translator"),
             identifier=self.space.engine("language-identifier"), length=prepared.length,
             cast=voices, foreign=job.foreign or self.space.settings.foreign,
-            strict=self.space.settings.production, glossary=job.glossary.get(language, {}), edits=work.ledger.edits(job.id, language), script=text,
-            script_format=kind))
+            strict=self.space.settings.production, glossary=job.glossary.get(language, {}),
+            edits=review.edits(work.ledger, job.id, language, transcript.lines), script=text, script_format=kind))
+        translation = self._reviewed(work, transcript, translation, gate=track is None)
         if track:
             return translation, self._step(work, takes, read_dialogue, DialogueRequest(
                 dialogue=track, transcript=transcript, translation=translation, length=prepared.length))
@@ -334,6 +338,30 @@ class Pipeline:
             length=prepared.length)
         self._note_consents(work, takes, synthesize, request, self._agreed(work, language, self._imitated(cast)))
         return translation, self._step(work, takes, synthesize, request)
+
+    def _reviewed(self, work: Work, transcript: Transcript, translation: Translation, *, gate: bool) -> Translation:
+        """The translation as it is voiced; where a review is asked for, once it is approved.
+
+        Args:
+            work: Of the language.
+            transcript: What is said in the source.
+            translation: What is to be said.
+            gate: A review may hold it up; a finished dialogue track is voiced already.
+
+        Raises:
+            AwaitingReviewError: It is not approved yet.
+        """
+        settings, language = self.space.settings, translation.language
+        gate = gate and (settings.review if self.job.review is None else self.job.review)
+        if not self._planning:
+            review.note_translation(work.ledger, self.job.id, transcript, translation)
+            review.time_out(work.ledger, only=(self.job.id, language))
+        if gate and not review.gate(work.ledger, self.job.id, transcript, translation):
+            if self._planning:
+                raise NotDoneError("translate")  # nobody was asked yet, and looking asks nobody
+            raise review.awaited(review.ask(work.ledger, self.job.id, language, timeout_h=settings.review_timeout_h,
+                                            on_timeout=settings.review_on_timeout))
+        return review.settled(work.ledger, self.job.id, transcript, translation)
 
     def _heard_script(self, work: Work, takes: dict[str, int], track: Artifact, language: str) -> Artifact:
         """What is said in a finished dialogue track, as the script that was not given with it: for the subtitles."""

@@ -59,8 +59,7 @@ class Anew:
         unflag(space.ledger, episode, language)
 
     def _edit(self, space: Workspace, episode: str, language: str) -> None:
-        from models.recipe import sha256
-        from models.records import LineEdit
+        from tasks import review
         from tasks.history import source_lines
 
         known = source_lines(space.ledger, episode)
@@ -70,12 +69,9 @@ class Anew:
                              "It was not transcribed yet; run it")
         if not self.text.strip() or not self.text.isprintable():
             raise InputError("must be one line of text, and not empty", where="--text")
-        edit = LineEdit(text=self.text.strip(), source=sha256(known[self.line].encode()))
-        space.ledger.edit(episode, language, self.line, edit, getpass.getuser())
+        review.change(space.ledger, episode, language, {self.line: self.text}, known, getpass.getuser(), approve=True)
 
     def _undo(self, space: Workspace, episode: str, language: str) -> None:
-        known = space.ledger.edits(episode, language)
-        if self.line not in known:
-            raise InputError(f"{self.line} was not edited in {language}", where="--line",
-                             hint=f"There are edits of: {', '.join(known)}" if known else "There is no edit at all")
-        space.ledger.undo_edit(episode, language, self.line)
+        from tasks import review
+
+        review.undo(space.ledger, episode, language, self.line, getpass.getuser())

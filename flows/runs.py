@@ -26,7 +26,14 @@ from flows.preflight import choices, preflight
 from flows.settings import Settings
 from flows.summary import summarize
 from flows.wiring import Workspace, environment, open_workspace
-from models.errors import GateError, InfinidubError, InfrastructureError, MediaError, SourceChangedError
+from models.errors import (
+    AwaitingReviewError,
+    GateError,
+    InfinidubError,
+    InfrastructureError,
+    MediaError,
+    SourceChangedError,
+)
 from tasks import shards
 from tasks.cast import members, series_of
 from tasks.history import delivered_source, note_failures, run_state
@@ -76,6 +83,8 @@ class Session:
     """Languages whose shots are asked for, and that are not finished yet."""
     localized: dict[tuple[str, str], Localized] = field(default_factory=dict)
     multi: dict[str, Path] = field(default_factory=dict)
+    awaiting: dict[tuple[str, str], AwaitingReviewError] = field(default_factory=dict)
+    """Languages that wait for their review: no failures, but nothing is delivered."""
     failures: list[Failure] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     """Which generators are taken for what is missing, and what must be known of them."""
@@ -149,7 +158,12 @@ class Session:
                     probe(job.video)  # what is no video is refused before anything starts
             return Selected(job, one.languages)
         self.prepared[job.id] = prepared
-        done = {language: self._looked_up(job, language, counts) for language in one.languages}
+        done: dict[str, Localized | None] = {}
+        for language in one.languages:
+            try:
+                done[language] = self._looked_up(job, language, counts)
+            except AwaitingReviewError as error:
+                self.awaiting[job.id, language] = error
         self.localized |= {(job.id, language): result for language, result in done.items() if result}
         missing = tuple(language for language, result in done.items() if result is None)
         try:
@@ -171,7 +185,7 @@ class Session:
 
     def look_again(self) -> None:
         """Forget what was looked up."""
-        for found in (self.prepared, self.localized, self.multi, self.counts):
+        for found in (self.prepared, self.localized, self.multi, self.counts, self.awaiting):
             found.clear()
 
     def refuse_changed_source(self, job: EpisodeJob) -> None:
@@ -191,11 +205,15 @@ class Session:
         return self.prepared[job.id]
 
     def localize(self, job: EpisodeJob, language: str, runner: Runner, stage: Stage = "all") -> Localized | None:
-        """One language, or the part of it that `stage` names; None where that is its plan."""
+        """One language, or the part of it that `stage` names; None where that is its plan, or it awaits its review."""
         key, prepared, work = (job.id, language), self.prepare(job, runner), self.work(job.id, language)
         pipeline = Pipeline(self.space, job, self.observed(runner), pool=self.pool)
         if key not in self.planned:
-            self.planned[key] = pipeline.plan_language(work, prepared, language)
+            try:
+                self.planned[key] = pipeline.plan_language(work, prepared, language)
+            except AwaitingReviewError as error:
+                self.awaiting[key] = error
+                return None
         if stage == "plan":
             return None
         done = pipeline.finish_language(work, prepared, self.planned.pop(key), language)
@@ -223,7 +241,8 @@ class Session:
         with self.noting(todo.job.id):
             self.prepare(todo.job, runner)
             for language in todo.languages:
-                if stage == "finish" and self._failed(todo.job.id, language):
+                if stage == "finish" and (self._failed(todo.job.id, language)
+                                          or (todo.job.id, language) in self.awaiting):
                     continue
                 with self.noting(todo.job.id, language):
                     localize(language)
@@ -308,6 +327,8 @@ class Session:
             "seconds": round(time.monotonic() - self.started, 2),
             "deliverables": [done.deliverable.model_dump(mode="json") for _, done in sorted(self.localized.items())],
             "multi": [str(path) for _, path in sorted(self.multi.items())],
+            "awaiting": [{"episode": episode, "language": language, "message": error.what, "hint": error.hint}
+                         for (episode, language), error in sorted(self.awaiting.items())],
             "failed": [vars(failure) for failure in self.failures], "costs": summarize(self).to_json(),
             "notices": self.notices, "warnings": self.warnings,
         } | error

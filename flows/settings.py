@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     """Also make the original picture with every dub as an alternate sound track."""
     foreign: Literal["keep", "dub"] = "keep"
     """Dialogue in another language than the episode's: leave it in the source's own voice, or dub it as well."""
+    review: bool = False
+    """Each language waits after its translation until its texts are approved; a catalog may say otherwise."""
+    review_timeout_h: float = Field(72, gt=0, le=8760)
+    """Hours that it waits."""
+    review_on_timeout: Literal["approve", "wait"] = "approve"
+    """What then happens: it goes on as if approved, or somebody is told and it waits on."""
     watermark: Literal["off", "spread-spectrum"] = "spread-spectrum"
     """What hides a number in the dubbed sound, by which a copy is traced."""
     production: bool = False

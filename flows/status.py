@@ -12,7 +12,7 @@ from flows.jobs import Selected
 from flows.pipeline import EpisodeJob, Pipeline
 from flows.steps import SHARED, STAND_INS, STEPS
 from flows.wiring import Workspace
-from models.errors import SetupError
+from models.errors import AwaitingReviewError, SetupError
 from models.pool import ShardLine
 from models.records import Inspection, Plan, Record, ShotRequest, Source
 from models.timebase import seconds
@@ -43,6 +43,8 @@ class Row:
     plan: Plan | None
     below_bar: tuple[str, ...] = ()
     """What a quality gate failed, in words."""
+    awaiting: str = ""
+    """That its review is waited for, and how much of it is left."""
 
     @property
     def done(self) -> bool:
@@ -58,12 +60,15 @@ class Row:
         ready = sum(state == "done" for state in self.steps.values())
         if self.done and self.below_bar:
             return f"✗ {'; '.join(self.below_bar)}"
+        if self.awaiting:
+            return f"⏸ {self.awaiting}"
         return "✓ done" if self.done else f"▸ {now[0]}" if now else f"{ready} of {len(self.steps)} steps"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as `status --json` prints it."""
         return {"episode": self.episode, "language": self.language, "done": self.done, "steps": self.steps,
-                "failed": asdict(self.trouble) if self.trouble else None, "below_bar": list(self.below_bar)}
+                "failed": asdict(self.trouble) if self.trouble else None, "below_bar": list(self.below_bar),
+                "awaiting": self.awaiting}
 
 
 def survey(space: Workspace, selected: Sequence[Selected]) -> list[Row]:
@@ -85,16 +90,19 @@ def _episode(space: Workspace, one: Selected) -> list[Row]:
         prepared = None
     rows = []
     for language in one.languages:
-        found = dict(shared)
+        found, awaiting = dict(shared), ""
         if prepared is not None:
             pipeline = Pipeline(space, job, _remembering(found), dry=True)
-            with suppress(NotDoneError, SetupError, _SeenAllError):
-                pipeline.localize(_work(space, job, language), prepared, language)
+            try:
+                with suppress(NotDoneError, SetupError, _SeenAllError):
+                    pipeline.localize(_work(space, job, language), prepared, language)
+            except AwaitingReviewError as error:
+                awaiting = error.what
         names = {STAND_INS.get(name, name) for name in found}
         paths = files.get(language, [])
         if "inspect" in names and paths and all(Path(path).is_file() for path in paths):
             names.add("publish")
-        rows.append(_row(job.id, language, names, news, found))
+        rows.append(replace(_row(job.id, language, names, news, found), awaiting=awaiting))
     return rows
 
 

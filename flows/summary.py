@@ -18,7 +18,7 @@ from tasks.shards import spent
 if TYPE_CHECKING:
     from flows.runs import Session
 
-Outcome = Literal["dubbed", "skipped", "failed", "shared"]
+Outcome = Literal["dubbed", "skipped", "failed", "awaiting", "shared"]
 LISTED = 500
 """Lines of a report for people; failures come first, and all are in the JSON."""
 HOUR = 3600
@@ -70,10 +70,11 @@ class Summary:
         told = [line for line in self.lines if line.outcome != "skipped"]
         rows = [f"| {_cell(one.episode)} | {_cell(one.language)} | {one.outcome} | {_cell(one.why)} | {one.cpu_s:.1f} |"
                 f" {one.gpu_s:.1f} | {one.lost_s:.1f} | {one.cost:.2f} |" for one in told[:LISTED]]
+        waiting = f", {counts['awaiting']} awaiting review" if counts["awaiting"] else ""
         more = [f"{len(told) - LISTED} more lines are in the run's JSON.", ""] if len(told) > LISTED else []
         starts = f" (start-up {startup / gpu:.1%}, lost {self.total('lost_s') / gpu:.1%})" if gpu else ""
         return "\n".join([
-            f"**{counts['dubbed']} dubbed, {counts['skipped']} skipped, {counts['failed']} failed** · "
+            f"**{counts['dubbed']} dubbed, {counts['skipped']} skipped, {counts['failed']} failed{waiting}** · "
             f"{self.total('cpu_s'):.0f} CPU s · {gpu:.0f} GPU s{starts} · $ {self.total('cost'):.2f}", "",
             "| episode | language | outcome | why | CPU s | GPU s | of them lost | $ |",
             "|---|---|---|---|---:|---:|---:|---:|", *rows, "", *more])
@@ -88,7 +89,9 @@ def summarize(run: Session) -> Summary:
     outcomes: dict[tuple[str, str], tuple[Outcome, str]] = {}
     for key in dict.fromkeys([*asked, *run.localized, *(key for key in reasons if key[1] or key[0] in begun)]):
         done, failure = run.localized.get(key), reasons.get(key) or reasons.get((key[0], ""))
-        if done is None:
+        if key in run.awaiting:
+            outcomes[key] = "awaiting", run.awaiting[key].what
+        elif done is None:
             ended = f"the run ended before: {run.broken}" if run.broken else "the run ended before it was its turn"
             outcomes[key] = "failed", failure or ended
         elif key in todo or run.todo is None:
@@ -107,7 +110,7 @@ def lines(outcomes: Mapping[tuple[str, str], tuple[Outcome, str]], took: Iterabl
         by_key.setdefault((one.episode, one.language), []).append(one)
     made = [_line(key, *outcome, by_key.pop(key, []), settings) for key, outcome in outcomes.items()]
     made += [_line(key, "shared", "", mine, settings) for key, mine in by_key.items()]
-    order = {"failed": 0, "dubbed": 1, "shared": 2, "skipped": 3}
+    order = {"failed": 0, "awaiting": 1, "dubbed": 2, "shared": 3, "skipped": 4}
     return tuple(sorted(made, key=lambda line: (order[line.outcome], line.episode, line.language)))
 
 

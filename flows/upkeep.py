@@ -22,10 +22,11 @@ from flows.deployments import flow_run_id
 from flows.notify import announce
 from flows.options import refuse_secrets
 from flows.pool import ENDED_S, FORGOTTEN_S, open_pool
+from flows.review import go_on
 from flows.settings import load_settings
 from flows.wiring import Workspace, open_workspace
 from models.pool import LOST
-from tasks import shards
+from tasks import review, shards
 from tasks.gc import collect
 
 UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -33,7 +34,7 @@ UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.
 
 @flow(name="reap")
 def reap(config: str = "", settings: dict[str, Any] | None = None) -> State[Any]:
-    """Take back shards and runs whose processes died, and have others started.
+    """Take back shards and runs whose processes died, and have others started; settle reviews whose time is over.
 
     Args:
         config: Path of infinidub.toml; '' looks in the working folder.
@@ -41,14 +42,27 @@ def reap(config: str = "", settings: dict[str, Any] | None = None) -> State[Any]
     """
     space = _space(config, settings)
     died = shards.reap_runs(space.ledger)
+    over = settle_reviews(space)
     open_pool(space, config=config, given=settings).tick()
     ended = crash(shards.ended(space.ledger, ENDED_S, FORGOTTEN_S))
-    words = [f"{len(died)} runs were dead", f"{ended} flow runs had ended without Prefect's knowing"]
+    words = [f"{len(died)} runs were dead", f"{ended} flow runs had ended without Prefect's knowing", *over]
     if died:
         what = "its process died, or could not reach the database"
         failures = [{"run": run, "error": LOST, "message": f"run {run}: {what}"} for run in died]
         words.append(announce(space.settings, "run-lost", failures))
     return Completed(message="; ".join(filter(None, words)))
+
+
+def settle_reviews(space: Workspace) -> list[str]:
+    """Have languages go on whose review took too long, or tell that they still wait. Returns what was done."""
+    over = review.time_out(space.ledger)
+    waiting = [{"episode": episode, "language": language, "error": "AwaitingReviewError",
+                "message": f"{episode}·{language} still awaits its review, and its time is over"}
+               for episode, language, then in over if then == "wait"]
+    words = [f"{episode}·{language} was not reviewed in time: {go_on(space, episode, language).words}"
+             for episode, language, then in over if then == "approve"]
+    told = announce(space.settings, "review-overdue", waiting) if waiting else ""
+    return [*words, *(str(one["message"]) for one in waiting), *filter(None, [told])]
 
 
 @flow(name="sweep")

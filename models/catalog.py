@@ -157,6 +157,8 @@ class Catalog(Record):
     languages: Languages
     generator: Text | None = None
     profile: Text | None = None
+    review: bool | None = None
+    """Over the settings: languages wait after their translation until their texts are approved."""
     foreign: Literal["keep", "dub"] | None = None
     """Over the setting."""
     glossary: Annotated[Terms, BeforeValidator(_glossary)] = Field({})

@@ -80,6 +80,19 @@ def log(ledger: Ledger, episode: str, language: str = "") -> list[Event]:
                 for row in session.scalars(query.where(t.ReviewEvent.language == language) if language else query)]
 
 
+def spoken(ledger: Ledger, episode: str, language: str) -> dict[LineId, dict[str, Any]]:
+    """How lines were voiced when the language was finished last: `SpokenLine` as JSON, by line."""
+    with ledger.session() as session:
+        return {name: row.report for name, row in _rows(session, t.LineRow, episode, language).items()}
+
+
+def source_record(ledger: Ledger, episode: str) -> dict[str, Any] | None:
+    """The episode's `Source` as JSON, once it was read in."""
+    with ledger.session() as session:
+        row = session.get(t.Episode, episode)
+        return row.source if row else None
+
+
 def _load(session: Session, episode: str, language: str, *, change: bool = False) -> Review:
     """Args: change: hold the language's row until the transaction ends."""
     row = session.get(t.Review, (episode, language), with_for_update=change)
@@ -230,12 +243,25 @@ def ask(ledger: Ledger, episode: str, language: str, *, timeout_h: float, on_tim
         return _load(session, episode, language)
 
 
-def time_out(ledger: Ledger) -> list[tuple[str, str, str]]:
-    """Settle every review whose time is over → (episode, language, 'approve' or 'wait'), each told once."""
-    settled = []
+def time_out(ledger: Ledger, only: tuple[str, str] | None = None) -> list[tuple[str, str, str]]:
+    """Settle reviews whose time is over, each once.
+
+    Args:
+        ledger: The database.
+        only: Episode and language of the only one to look at, and only if it then counts as approved: that it waits on
+            is for somebody to hear.
+
+    Returns:
+        Episode, language, and 'approve' or 'wait'.
+    """
+    over: list[tuple[str, str, str]] = []
+    query = sa.select(t.Review.episode, t.Review.language).where(t.Review.state == "awaiting",
+                                                                 t.Review.deadline <= t.clock())
+    if only:
+        query = query.where(t.Review.episode == only[0], t.Review.language == only[1],
+                            t.Review.on_timeout == "approve")
     with ledger.session() as session:
-        due = session.execute(sa.select(t.Review.episode, t.Review.language).where(
-            t.Review.state == "awaiting", t.Review.deadline <= t.clock())).all()
+        due = session.execute(query).tuples().all()
     for episode, language in due:
         with ledger.session() as session:
             row = session.get_one(t.Review, (episode, language), with_for_update=True)
@@ -244,16 +270,22 @@ def time_out(ledger: Ledger) -> list[tuple[str, str, str]]:
                 continue
             row.deadline = None
             _note(session, episode, language, TIME_OUT, TIME_OUT, then=row.on_timeout)
-            settled.append((episode, language, row.on_timeout))
+            over.append((episode, language, row.on_timeout))
             if row.on_timeout == "approve":
                 _approve(session, episode, language, None, TIME_OUT)
-    return settled
+    return over
 
 
-def settled(translation: Translation, review: Review) -> Translation:
+def settled(ledger: Ledger, episode: str, transcript: Transcript, translation: Translation) -> Translation:
     """A translation as it is voiced: what a person approved or locked is said as it is, and in no shorter way."""
-    fixed = {line.id for line in review.lines
-             if line.locked or (line.approved and line.approved.who != TIME_OUT)}
+    with ledger.session() as session:
+        held, approvals = (_rows(session, table, episode, translation.language) for table in (t.Lock, t.Approval))
+    if not held and not approvals:
+        return translation
+    sources = {line.id: line.text for line in transcript.lines}
+    fixed = {line.id for line in translation.lines if line.id in held or (
+        line.id in approvals and approvals[line.id].who != TIME_OUT
+        and approvals[line.id].digest == digest(sources[line.id], line.text))}
     return translation.model_copy(update={"lines": tuple(
         line.model_copy(update={"candidates": ()}) if line.id in fixed and line.candidates else line
         for line in translation.lines)})

@@ -1,5 +1,7 @@
 """review: what a person was asked, and what he said."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,7 +15,7 @@ depends_on = None
 KEY = ('episode', 'language', 'line')
 
 
-def key(*names: str) -> list[sa.Column]:
+def key(*names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, sa.String(length=32) if name == 'line' else sa.String(), nullable=False) for name in names]
 
 

@@ -327,7 +327,7 @@ class Pipeline:
             transcript=transcript, language=language, translator=self.space.engine("translator"),
             identifier=self.space.engine("language-identifier"), length=prepared.length,
             cast=voices, foreign=job.foreign or self.space.settings.foreign,
-            strict=self.space.settings.production, glossary=job.glossary.get(language, {}),
+            strict=self.space.settings.production and not self._wants_review, glossary=job.glossary.get(language, {}),
             edits=review.edits(work.ledger, job.id, language, transcript.lines), script=text, script_format=kind))
         translation = self._reviewed(work, transcript, translation, gate=track is None)
         if track:
@@ -338,6 +338,10 @@ class Pipeline:
             length=prepared.length)
         self._note_consents(work, takes, synthesize, request, self._agreed(work, language, self._imitated(cast)))
         return translation, self._step(work, takes, synthesize, request)
+
+    @property
+    def _wants_review(self) -> bool:
+        return self.space.settings.review if self.job.review is None else self.job.review
 
     def _reviewed(self, work: Work, transcript: Transcript, translation: Translation, *, gate: bool) -> Translation:
         """The translation as it is voiced; where a review is asked for, once it is approved.
@@ -352,7 +356,7 @@ class Pipeline:
             AwaitingReviewError: It is not approved yet.
         """
         settings, language = self.space.settings, translation.language
-        gate = gate and (settings.review if self.job.review is None else self.job.review)
+        gate = gate and self._wants_review
         if not self._planning:
             review.note_translation(work.ledger, self.job.id, transcript, translation)
             review.time_out(work.ledger, only=(self.job.id, language))

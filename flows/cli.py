@@ -25,6 +25,7 @@ from flows import (
     cli_gc,
     cli_generate,
     cli_pool,
+    cli_qc,
     cli_review,
     cli_run,
     cli_setup,
@@ -42,6 +43,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 VERBS = {
     "dub": cli_run.dub, "run": cli_run.run, "plan": cli_show.plan, "status": cli_show.status, "redo": cli_run.redo,
+    "qc": cli_qc.qc,
     "retry": cli_run.retry, "trace": cli_show.trace, "models list": cli_setup.models_list,
     "models pull": cli_setup.models_pull, "models verify": cli_setup.models_verify, "doctor": cli_setup.doctor,
     "config": cli_setup.config, "serve": cli_setup.serve, "deploy": cli_setup.deploy,

@@ -44,6 +44,8 @@ KINDS: Mapping[str, Kind] = {
     "loudness_lufs": Kind("The programme is as loud as the preset asks for.", "LUFS"),
     "dialogue_lufs": Kind("Dialogue is as loud as the preset asks for.", "LKFS"),
     "true_peak_dbtp": Kind("No peak is above the preset's ceiling.", "dBTP"),
+    "leak_db": Kind("The source's voice is not heard in the bed: its level there against that in the source.", "dB",
+                    gate=False),
     # lines
     "onset_within_120ms": Kind("Lines begin within 120 ms of their source lines, heard in the dialogue stem.",
                                "of lines"),
@@ -63,6 +65,10 @@ KINDS: Mapping[str, Kind] = {
     "subtitle_gap": Kind("Subtitles do not run into each other.", "cues"),
 }
 """Name → what it is, in the order of reports."""
+
+GROUPS: Mapping[str, str] = {"frames": "File", "black_s": "Picture", "silent_s": "Sound", "onset_within_120ms": "Lines",
+                             "subtitle_speed": "Subtitles"}
+"""First check of each group of a report → the group's heading."""
 
 
 def check(name: str, value: float, bar: str, passed: bool, worst: str = "", at: int | None = None) -> Check:

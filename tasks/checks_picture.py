@@ -150,8 +150,8 @@ def check_picture(work: Work, path: Path, source: Source, shots: Sequence[Shot],
         seen = _look(work, path, given, source, made)
     except MediaError as error:
         return [not_made(name, f"the picture cannot be decoded to its end: {error.what}") for name in PICTURE]
-    return [_black(seen), _frozen(seen, _moving(seen, made, spoken)), _passed_on(seen, shots, made), _edges(seen, shots),
-            *_generated(seen, made)]
+    return [_black(seen), _frozen(seen, _moving(seen, made, spoken)), _passed_on(seen, shots, made),
+            _edges(seen, shots), *_generated(seen, made)]
 
 
 def same_packets(one: Path, other: Path) -> bool:

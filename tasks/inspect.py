@@ -26,12 +26,13 @@ from models.records import (
     Speech,
     Translation,
 )
-from models.timebase import generation_divisor
+from models.timebase import generation_divisor, timecode
 from tasks.checks import KINDS, at_most, check, not_made
 from tasks.checks_picture import Made, check_file, check_picture
 from tasks.checks_sound import HURRIED, check_lines, check_track, find_onsets, share
 from tasks.checks_text import check_heard, check_subtitles, check_terms
 from tasks.dialogue import dialogue_loudness, speech_frames
+from tasks.leak import LEAK_DB
 from tasks.listening import Back, listen_back
 from tasks.media import loudness
 from tasks.step import Work, step
@@ -71,7 +72,8 @@ def inspect(work: Work, request: InspectRequest) -> Inspection:
     checks = [*check_file(video, request.source),
               *check_picture(work, video, request.source, request.shots.shots, _made(request), spoken)]
     work.progress("inspect: sound", 0.5)
-    checks += [*check_track(work, video, request.source, request.mix, lines), *_loudness(measured, request)]
+    checks += [*check_track(work, video, request.source, request.mix, lines), *_loudness(measured, request),
+               _leak(request.mix)]
     stem = work.store.path(request.mix.dialogue) if request.mix else None
     onset, why = 1.0, "there is no dialogue stem"
     back: Back | None = None
@@ -142,6 +144,14 @@ def _measured(work: Work, video: Path, request: InspectRequest) -> Loudness:
     kept = [(line.start, line.end) for line in request.speech.kept]
     dialogue, part = dialogue_loudness(video, speech_frames(work.store.path(request.mix.dialogue), kept))
     return measured.model_copy(update={"dialogue_lufs": dialogue, "dialogue_share": part})
+
+
+def _leak(mix: Mix | None) -> Check:
+    """What of the source's voice is left in the bed, as the mix found it."""
+    if mix is None or mix.leak is None:
+        return not_made("leak_db", "the bed is not known" if mix is None else "the source is silent in dubbed lines")
+    leak = mix.leak
+    return at_most("leak_db", leak.db, LEAK_DB, f"{leak.line} at {timecode(leak.at)}", leak.at)
 
 
 def _unheard(request: InspectRequest) -> str:

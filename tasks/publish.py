@@ -35,9 +35,11 @@ from models.records import (
 from models.timebase import frame_to_ticks, seconds, timecode
 from tasks.contact_sheet import contact_sheet
 from tasks.qc_page import qc_page
+from tasks.qc_page import qc_page
 from tasks.step import Work
 from tasks.store import disk_error, hash_file, writing
 
+QC_PAGE = "qc.html"
 QC_PAGE = "qc.html"
 MULTI = "multi"
 """Folder of the product that holds all languages."""
@@ -95,6 +97,15 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     items = [Item(path, content) for path, content in files.items()]
     _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, delivered.model_dump(mode="json"))
     return delivered
+
+
+def altered(work: Work, episode: str, language: str, out: Path) -> list[str]:
+    """Delivered files that are there and are no longer what was delivered, by their paths."""
+    query = sa.select(t.Delivery).where(t.Delivery.episode == episode, t.Delivery.language == language)
+    with work.ledger.session() as session:
+        known = {Path(row.path): row.sha256 for row in session.scalars(query)}
+    return sorted(str(path) for path, digest in known.items()
+                  if path.is_relative_to(out.resolve()) and path.exists() and _content(work, path) != digest)
 
 
 def publish_multi(work: Work, *, out: Path, episode: str, assembled: Assembled) -> Path:

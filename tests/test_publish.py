@@ -43,7 +43,7 @@ from tasks.store import hash_file
 RATE = Fraction(25)
 EPISODE = "harbor-lights/s01e01"
 STEMS = {f"s01e01.es.{name}.flac" for name in ("dialogue", "me", "mix")}
-NAMES = {"s01e01.es.mp4", "s01e01.es.srt", "s01e01.es.vtt", *STEMS, "contact-sheet.png", "report.json"}
+NAMES = {"s01e01.es.mp4", "s01e01.es.srt", "s01e01.es.vtt", *STEMS, "contact-sheet.png", "qc.html", "report.json"}
 
 
 def pictures(work: Work, color: int, frames: int) -> Artifact:
@@ -127,7 +127,8 @@ def test_report_tells_lines_shots_and_checks(work: Work, given: dict[str, Any]) 
     report = json.loads(Path(publish(work, **given).report).read_text())
     assert report["lines"][0] == {
         "id": "L0001", "speaker": "A", "voice": "v", "text": "Está lejos.", "planned": [0.1, 0.292], "slot": [0.1, 0.3],
-        "spoken": [0.1, 0.3], "natural": 0.229, "stretch": 1.1458, "overflow": 0.01, "flags": ["too long"]}
+        "spoken": [0.1, 0.3], "natural": 0.229, "stretch": 1.1458, "overflow": 0.01, "coverage": 1.0,
+        "flags": ["too long"]}
     assert [shot["kind"] for shot in report["shots"]] == ["passthrough", "generate"]
     assert report["shots"][1]["at"] == "00:00:00.400"
     assert report["inspection"]["passed"] is True

@@ -12,7 +12,7 @@ Two runs that write at the same time are kept apart by the tables' keys: the sec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -229,9 +229,13 @@ def _enrol(session: Session, episode: str, speakers: Sequence[Speaker], space: s
     by_id = {speaker.id: speaker for speaker in speakers}
     stale = [row for row in register.speakers if row.episode == episode and row.found != "person"
              and (row.speaker not in by_id or _another(row, by_id[row.speaker], space, same_voice))]
-    _forget(session, register, stale)
-    rows = {row.speaker: row for row in register.speakers if row.episode == episode}
+    rows = {row.speaker: row for row in register.speakers if row.episode == episode and row not in stale}
     taken = {register.live(row.member) for row in rows.values()}
+    sounds = register.sounds(space, taken)  # also as heard under labels that mean another voice by now
+    for row in stale:
+        register.speakers.remove(row)
+        session.delete(row)
+    session.flush()
     fresh = [speaker for speaker in speakers if speaker.id not in rows]
     found: dict[str, tuple[int | None, str, float | None]] = {}
     for speaker in fresh:
@@ -239,7 +243,7 @@ def _enrol(session: Session, episode: str, speakers: Sequence[Speaker], space: s
         if number is not None and number not in taken:
             found[speaker.id] = number, "name", None
             taken.add(number)
-    sounds = register.sounds(space, taken)
+    sounds = {number: sound for number, sound in sounds.items() if number not in taken}
     unknown = [speaker for speaker in fresh if speaker.id not in found and speaker.embedding]
     for name, (number, likeness) in match({s.id: s.embedding for s in unknown}, sounds, same_voice).items():
         if not (by_id[name].name and register.member(number).name):  # both are named, and not alike
@@ -259,6 +263,7 @@ def _enrol(session: Session, episode: str, speakers: Sequence[Speaker], space: s
     for speaker in speakers:
         _measured(rows[speaker.id], speaker, space)
     session.flush()
+    _forget(session, register, {row.member for row in stale})
     return {speaker.id: register.member(register.live(rows[speaker.id].member)) for speaker in speakers}
 
 
@@ -280,15 +285,11 @@ def _measured(row: t.CastSpeaker, speaker: Speaker, space: str) -> None:
             setattr(row, key, value)
 
 
-def _forget(session: Session, register: _Register, stale: Sequence[t.CastSpeaker]) -> None:
-    """Remove rows, and members of whom then nothing is left and of whom nobody said anything."""
-    for row in stale:
-        register.speakers.remove(row)
-        session.delete(row)
-    session.flush()
+def _forget(session: Session, register: _Register, numbers: Set[int]) -> None:
+    """Remove those members of whom nothing is heard any more and of whom nobody said anything."""
     left = {row.member for row in register.speakers} | {row.merged_into for row in register.members.values()}
     said = {row.member for row in register.voices if row.chosen == "person"}
-    for number in {row.member for row in stale} - left - said:
+    for number in numbers - left - said:
         if not register.members[number].author:
             for voice in [voice for voice in register.voices if voice.member == number]:
                 register.voices.remove(voice)
@@ -415,7 +416,7 @@ def find_member(ledger: Ledger, series: str, who: str) -> Member:
                          hint=f"There are: {', '.join(known)}" if known else "Run a catalog first")
     number, wanted = NUMBER.fullmatch(who), _folded(who)
     found = [one for one in there if number and one.number == int(number[1])] or [
-        one for one in there if wanted in {_folded(name) for name in (one.name, *one.names)}]
+        one for one in there if wanted and wanted in {_folded(name) for name in (one.name, *one.names)}]
     if len(found) != 1:
         raise InputError(f"{'nobody' if not found else 'more than one'} in {series} is called {who!r}", where="cast",
                          hint=f"There are: {', '.join(one.label for one in there[:40])}")

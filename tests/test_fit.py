@@ -1,18 +1,36 @@
-"""Fitting voices to their slots."""
+"""Fitting voices to their slots: the order of means, and what holds for every episode."""
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.fit import FASTEST, GAP, MAX_SHIFT, NEAR, SLOWEST, Fit, PlannedLine, fit_lines
+from models.fit import (
+    EASY,
+    FASTEST,
+    GAP,
+    MAX_SHIFT,
+    NEAR,
+    SLOWEST,
+    Fit,
+    Means,
+    PlannedLine,
+    choose_words,
+    fit_lines,
+    means_for,
+    slots,
+)
 from models.timebase import CLOCK
 
 SECOND = CLOCK
 END = 60 * SECOND
+GOLDEN = Path(__file__).parent / "vectors" / "timeline.json"
+"""Lines of an episode as they were found and voiced once, and where each was laid."""
 
 
 def line(number: int, speaker: str, start: float, end: float, natural: float) -> PlannedLine:
@@ -30,8 +48,12 @@ def planned_lines(draw: st.DrawFn) -> list[PlannedLine]:
         start = draw(st.integers(0, END))
         lines.append(PlannedLine(f"L{number + 1:04d}", draw(st.sampled_from("ABC")), start,
                                  min(END, start + draw(st.integers(0, 10 * SECOND))),
-                                 draw(st.integers(1, 15 * SECOND))))
+                                 draw(st.integers(1, 15 * SECOND)), kept=draw(st.integers(0, 4)) == 0))
     return lines
+
+
+def overlap(a: tuple[int, int], b: tuple[int, int]) -> int:
+    return min(a[1], b[1]) - max(a[0], b[0])
 
 
 @settings(deadline=None)
@@ -39,7 +61,8 @@ def planned_lines(draw: st.DrawFn) -> list[PlannedLine]:
 def test_what_holds_for_every_episode(lines, end):
     fits = fit_lines(lines, end)
     by_id = {line.id: line for line in lines}
-    assert {fit.id for fit in fits} == set(by_id)
+    assert {fit.id for fit in fits} == {line.id for line in lines if not line.kept}
+    assert all(fit.start >= min([end, *(line.start for line in lines)]) for fit in fits), "silence leads as it did"
     for fit in fits:
         source = by_id[fit.id]
         assert fit.start >= 0
@@ -57,16 +80,62 @@ def test_what_holds_for_every_episode(lines, end):
 
 @settings(deadline=None)
 @given(planned_lines())
-def test_a_line_that_stays_in_its_slot_disturbs_nobody(lines):
+def test_a_line_that_stays_in_its_slot_takes_the_time_of_nobody(lines):
+    """After its source line has ended it is heard only where nobody was, kept lines included."""
     fits = fit_lines(lines, END)
     by_id = {line.id: line for line in lines}
     for fit in fits:
+        source = by_id[fit.id]
         if fit.overflow or not fit.length:
             continue
-        source = by_id[fit.id]
         for other in lines:
             if other.start >= source.end and other.start > source.start:
                 assert fit.start + fit.length <= max(other.start - GAP, source.end, fit.start)
+            if other.start < source.end < other.end:
+                assert fit.start + fit.length <= source.end
+
+
+@settings(deadline=None)
+@given(planned_lines())
+def test_a_speaker_is_silent_while_his_own_voice_is_kept(lines):
+    """Unless the source itself has him speak over himself."""
+    kept = [line for line in lines if line.kept]
+    for fit in fit_lines(lines, END):
+        source = next(line for line in lines if line.id == fit.id)
+        for other in kept:
+            if other.speaker == source.speaker and overlap((source.start, source.end), (other.start, other.end)) <= 0 \
+                    and not any(line.start < other.end and line.end > other.start for line in lines if line != other):
+                assert overlap((fit.start, fit.start + fit.length), (other.start, other.end)) <= 0
+
+
+@settings(deadline=None)
+@given(planned_lines(), st.lists(st.integers(1, 15 * SECOND), min_size=1, max_size=5))
+def test_gentler_means_come_first(lines, lengths):
+    """Other words, then the pause, then the tempo: no wording is hurried while another one fits without."""
+    for line in lines:
+        slot = slots(lines, END)[line.id]
+        chosen = lengths[choose_words(lengths, line, slot)]
+        means = [means_for(length, line, slot) for length in lengths]
+        assert means_for(chosen, line, slot) == min(means)
+        stretched = chosen / max(slot[1] - slot[0], 1)
+        if stretched > EASY:
+            assert all(length > EASY * (slot[1] - slot[0]) for length in lengths)
+        if min(means) is Means.OVERFLOW:
+            assert chosen == min(lengths)
+        else:
+            assert lengths.index(chosen) == means.index(min(means)), "of equals, the best worded"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10 * SECOND), st.integers(1, 15 * SECOND), st.integers(0, 5 * SECOND))
+def test_the_tempo_is_what_the_means_say(own, natural, pause):
+    """What was promised when words were chosen is what the planner does with them."""
+    first = PlannedLine("L0001", "A", SECOND, SECOND + own, natural)
+    lines = [first, PlannedLine("L0002", "B", SECOND + own + pause, SECOND + own + pause + 1, 1)]
+    means, fit = means_for(natural, first, slots(lines, END)["L0001"]), one(*lines)
+    tempo = natural / fit.stretched
+    assert {Means.NONE: tempo <= 1, Means.BORROWED: tempo == 1, Means.STRETCHED: 1 < tempo <= EASY,
+            Means.HURRIED: EASY < tempo <= FASTEST, Means.OVERFLOW: fit.overflow > 0}[means]
 
 
 @settings(deadline=None)
@@ -144,3 +213,29 @@ def test_a_short_voice_is_slowed_only_where_that_reaches_the_source_lines_end(na
 def test_lines_of_one_speaker_that_begin_together_leave_no_room_for_one():
     fits = fit_lines([line(1, "A", 1, 2, 1), line(2, "A", 1, 2, 1), line(3, "A", 1, 2, 1)], END)
     assert [fit.length for fit in fits] == [MAX_SHIFT, 0, SECOND]
+
+
+def test_a_kept_line_is_not_laid_and_its_time_not_taken():
+    """The line before ends where it begins, and the line after begins where it did."""
+    kept = PlannedLine("L0002", "A", 4 * SECOND, 6 * SECOND, 2 * SECOND, kept=True)
+    first, third = fit_lines([line(1, "A", 1, 3, 9), kept, line(3, "A", 7, 8, 1)], END)
+    assert (first.id, third.id) == ("L0001", "L0003")
+    assert first.slot[1] == 4 * SECOND - GAP
+    assert first.start + first.length == 4 * SECOND
+    assert third.start == 7 * SECOND
+
+
+def test_ten_thousand_lines_are_fitted():
+    lines = [line(n, "AB"[n % 2], 2 * n, 2 * n + 1.5, 2.5) for n in range(10_000)]
+    fits = fit_lines(lines, 30_000 * SECOND)
+    assert len(fits) == 10_000
+    assert all(fit.start == each.start for fit, each in zip(fits, lines, strict=True))
+
+
+def test_the_recorded_time_line_is_laid_as_it_was():
+    """A release that lays lines elsewhere has to say so here."""
+    golden = json.loads(GOLDEN.read_text())
+    fits = {fit.id: fit for fit in fit_lines([PlannedLine(**each) for each in golden["lines"]], golden["end"])}
+    laid = {name: (fit.start, fit.stretched, fit.length, fit.overflow) for name, fit in fits.items()}
+    assert max(abs(laid[name][0] - start) for name, (start, *_) in golden["laid"].items()) == 0
+    assert laid == {name: tuple(each) for name, each in golden["laid"].items()}

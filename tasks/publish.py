@@ -35,11 +35,9 @@ from models.records import (
 from models.timebase import frame_to_ticks, seconds, timecode
 from tasks.contact_sheet import contact_sheet
 from tasks.qc_page import qc_page
-from tasks.qc_page import qc_page
 from tasks.step import Work
 from tasks.store import disk_error, hash_file, writing
 
-QC_PAGE = "qc.html"
 QC_PAGE = "qc.html"
 MULTI = "multi"
 """Folder of the product that holds all languages."""

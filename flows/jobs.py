@@ -38,7 +38,8 @@ def catalog_jobs(catalog: Catalog, out: Path) -> list[EpisodeJob]:
     """
     picture_s = _picture_s(catalog)
     jobs = [EpisodeJob(
-        id=catalog.full_id(episode), title=episode.title or episode.id, video=episode.video, out=out,
+        id=catalog.full_id(episode), title=catalog.titles_of(episode)[0], titles=catalog.titles_of(episode)[1],
+        video=episode.video, out=out,
         languages=catalog.languages_of(episode), source_language=catalog.source_language, me=episode.me,
         transcript=episode.transcript, diarization=episode.diarization, script=episode.script,
         dialogue=episode.dialogue, glossary=catalog.glossary, cast=catalog.cast, people=catalog.people, generator=catalog.generator_of(episode), picture_s=picture_s,

@@ -31,6 +31,7 @@ from models.records import (
     EngineRef,
     Inspection,
     Mix,
+    Package,
     Plan,
     ShotRequest,
     Shots,
@@ -42,11 +43,20 @@ from models.records import (
 from models.timebase import frame_to_ticks
 from tasks import cast as register
 from tasks import review
-from tasks.assemble import AssembleRequest, Dub, MultiRequest, assemble, assemble_multi
+from tasks.assemble import (
+    AssembleRequest,
+    Dub,
+    MatroskaRequest,
+    MultiRequest,
+    assemble,
+    assemble_matroska,
+    assemble_multi,
+)
 from tasks.captions import Cue, srt
 from tasks.casting import other_engines
 from tasks.consent import Consent, Need, note_uses, require
 from tasks.generate import GenerateRequest, generate, generate_shot
+from tasks.hls import HlsRequest, hls
 from tasks.ingest import IngestRequest, ingest
 from tasks.inspect import InspectRequest, inspect
 from tasks.languages import LanguagesRequest, find_languages
@@ -72,6 +82,8 @@ class EpisodeJob:
     languages: tuple[str, ...]
     out: Path
     title: str = ""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Language → title, where it has one of its own."""
     source_language: str | None = None
     me: Path | None = None
     transcript: Path | None = None
@@ -147,6 +159,13 @@ class Pipeline:
     pool: Pool | None = None
     """Where missing shots are made; without one, in the step."""
 
+    def _title(self, language: str) -> str:
+        """The episode's title in a language, else in the nearest one that it has a title in."""
+        for tag in (language, language.partition("-")[0]):
+            if tag in self.job.titles:
+                return self.job.titles[tag]
+        return self.job.title
+
     @property
     def _planning(self) -> bool:
         return self.dry or self.run is lookup
@@ -218,9 +237,10 @@ class Pipeline:
                 mix=planned.mix, watermarker=self.space.watermarker()))
             assembled = self._step(work, takes, assemble, AssembleRequest(
                 source=prepared.source, plan=planned.plan, clips=clips, mix=mixed, speech=speech, language=language,
-                transcript=prepared.transcript, title=self.job.title, crf=self.space.settings.crf))
+                transcript=prepared.transcript, title=self._title(language), crf=self.space.settings.crf))
             assembled = self._sign(work, takes, prepared, assembled, [mixed], planned.plan)
             settings = self.space.settings
+            matroska, package = self._formats(work, takes, prepared, assembled, self._title(language))
             inspection = self._step(work, takes, inspect, InspectRequest(
                 source=prepared.source, shots=prepared.shots, assembled=assembled, mix=mixed, speech=speech,
                 translation=planned.translation, plan=planned.plan, clips=clips, language=language,
@@ -230,7 +250,8 @@ class Pipeline:
                 self._note_language(work, language, planned)
             deliverable = publish(work, out=self.job.out, episode=self.job.id, language=language, assembled=assembled,
                                   mix=mixed, speech=speech, plan=planned.plan, inspection=inspection,
-                                  source=prepared.source, cast=planned.cast, stems=settings.stems)
+                                  source=prepared.source, cast=planned.cast, stems=settings.stems,
+                                  subtitles=settings.subtitles, matroska=matroska, package=package)
             return Localized(deliverable, mixed, speech, planned.plan, inspection)
 
     def multi(self, work: Work, prepared: Prepared, localized: dict[str, Localized]) -> Path:
@@ -241,7 +262,20 @@ class Pipeline:
                 source=prepared.source, transcript=prepared.transcript, title=self.job.title,
                 dubs=tuple(Dub(mix=done.mix, speech=done.speech) for done in localized.values())))
             assembled = self._sign(work, takes, prepared, assembled, [done.mix for done in localized.values()])
-            return publish_multi(work, out=self.job.out, episode=self.job.id, assembled=assembled)
+            matroska, package = self._formats(work, takes, prepared, assembled, self.job.title)
+            return publish_multi(work, out=self.job.out, episode=self.job.id, assembled=assembled, matroska=matroska,
+                                 package=package)
+
+    def _formats(self, work: Work, takes: dict[str, int], prepared: Prepared, assembled: Assembled,
+                 title: str) -> tuple[Artifact | None, Package | None]:
+        """An assembled episode as Matroska and as HLS, where that is wanted."""
+        formats, source = self.space.settings.formats, prepared.source
+        matroska = self._step(work, takes, assemble_matroska, MatroskaRequest(
+            source=source, assembled=assembled, title=title)).video if "mkv" in formats else None
+        names = {prepared.transcript.language: self.job.title, **self.job.titles}
+        package = self._step(work, takes, hls, HlsRequest(
+            source=source, assembled=assembled, titles=names)) if "hls" in formats else None
+        return matroska, package
 
     # -- the steps of a language --------------------------------------------------------------------------------------
 

@@ -67,6 +67,12 @@ def _options(options: dict[str, dict[str, Scalar]]) -> dict[str, dict[str, Scala
     return options
 
 
+def _formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    if "mp4" not in formats:
+        raise ValueError("mp4 is always among them: it is what is checked and signed")
+    return formats
+
+
 def _device(name: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise ValueError(f"{name[:40]!r} is no device. There are: cpu, cuda, cuda:N")
@@ -143,6 +149,10 @@ class Settings(BaseSettings):
     """Also deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC, 48 kHz and 24 bits."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
+    formats: Annotated[tuple[Literal["mp4", "mkv", "hls"], ...], AfterValidator(_formats)] = ("mp4",)
+    """What an episode is delivered as; MP4 always."""
+    subtitles: tuple[Literal["srt", "vtt", "ttml"], ...] = ("srt", "vtt", "ttml")
+    """What its subtitles are delivered as, beside the tracks inside."""
     foreign: Literal["keep", "dub"] = "keep"
     """Dialogue in another language than the episode's: leave it in the source's own voice, or dub it as well."""
     review: bool = False

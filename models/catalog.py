@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import langcodes
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationError, ValidationInfo
+from pydantic import Tag as Choice
 from pydantic_core import ErrorDetails
 
 from models.errors import InputError
@@ -84,6 +85,9 @@ Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_l
 File = Annotated[Path, BeforeValidator(_file)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Terms = dict[Tag, dict[Text, Text]]
+PLAIN, BY_LANGUAGE = "(plain)", "(by language)"
+Title = Annotated[Annotated[Text, Choice(PLAIN)] | Annotated[dict[Tag, Text], Choice(BY_LANGUAGE)],
+                  Discriminator(lambda value: BY_LANGUAGE if isinstance(value, dict) else PLAIN)]
 
 
 def _without_repeats(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,7 +133,8 @@ class CatalogEpisode(Record):
 
     id: Name
     video: File
-    title: Text | None = None
+    title: Title | None = None
+    """One for all languages, or language → title."""
     me: File | None = None
     """Music-and-effects stem: the bed of the dubbed sound."""
     transcript: Annotated[File, _suffixed(*TRANSCRIPT_FORMATS)] | None = None
@@ -177,6 +182,12 @@ class Catalog(Record):
         """The generator that is named for an episode."""
         return episode.generator or self.generator
 
+    def titles_of(self, episode: CatalogEpisode) -> tuple[str, dict[str, str]]:
+        """An episode's title, and what it is called in other languages."""
+        if isinstance(episode.title, dict):
+            return episode.title.get(self.source_language, episode.id), episode.title
+        return episode.title or episode.id, {}
+
     def full_id(self, episode: CatalogEpisode) -> str:
         """`series/id`: the episode's name everywhere."""
         return f"{self.series}/{episode.id}"
@@ -223,7 +234,8 @@ def _contradictions(catalog: Catalog) -> Iterator[tuple[str, str]]:
 
 def _readable(errors: list[ErrorDetails], path: str) -> InputError:
     first = errors[0]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"] if p != "[key]").strip(". ")
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]
+                    if p not in {"[key]", PLAIN, BY_LANGUAGE}).strip(". ")
     what = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
     what = what.removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "string_pattern_mismatch":

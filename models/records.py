@@ -487,6 +487,14 @@ class Assembled(Record):
     texts: tuple[TextTrack, ...] = ()
 
 
+class Package(Record):
+    """Files that belong together, by their paths in a folder."""
+
+    files: dict[str, Artifact]
+    main: str
+    """Path of the one that is opened."""
+
+
 class Check(Record):
     """One thing that was measured on the finished files, against its bar."""
 

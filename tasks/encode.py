@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,8 @@ from tasks.video import (
 
 MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})
 """Pictures that go into an MP4 as they are."""
+LONGEST_GOP = 10
+"""Seconds from key frame to key frame, where a file is cut at them."""
 
 
 class _Writer:
@@ -231,3 +234,24 @@ def copy_pictures(path: Path, out: Path) -> bool:
         finally:
             _close(target, out)
     return True
+
+
+def segmentable(path: Path) -> bool:
+    """Whether a picture can be cut at its key frames into segments that HLS players take, each of which stands alone.
+
+    Its codec must be one they know, key frames may be ten seconds apart at most, and no picture may be shown before the
+    key frame that it follows.
+    """
+    with reading(path) as container:
+        stream = picture_stream(container, path)
+        if stream.codec_context.name not in {"h264", "hevc"}:
+            return False
+        unit, keys, last = stream.time_base, list[int](), 0
+        for packet in container.demux(stream):
+            if packet.size:
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+                elif not keys or packet.pts < keys[-1]:
+                    return False
+                last = max(last, packet.pts + (packet.duration or 0))
+        return all((after - before) * unit <= LONGEST_GOP for before, after in pairwise([*keys, last]))

@@ -26,7 +26,7 @@ from models.pictures import STANDARD_RATES, picture_rate, picture_stream, place
 from models.ports import Samples
 from models.records import Chapter, ColorTags, Loudness
 from models.timebase import ticks
-from tasks.encode import FrameWriter, PictureWriter, concat_ffv1, copy_pictures, to_yuv
+from tasks.encode import FrameWriter, PictureWriter, concat_ffv1, copy_pictures, segmentable, to_yuv
 from tasks.sound import FlacWriter, audio_blocks, read_audio, write_flac
 from tasks.video import (
     CONTAINERS,
@@ -45,7 +45,7 @@ from tasks.video import (
 __all__ = ["CONTAINERS", "EXACT", "STANDARD_RATES", "THREADS", "AudioStream", "Filters", "FlacWriter", "FrameReader",
            "FrameWriter", "PictureWriter", "Probe", "Timing", "VideoStream", "audio_blocks", "concat_ffv1",
            "copy_pictures", "decoded", "frame_count", "has_rubberband", "loudness", "place", "probe", "read_audio",
-           "run_ffmpeg", "source_input", "stretch", "timing", "to_yuv", "write_flac"]
+           "reading", "run_ffmpeg", "segmentable", "source_input", "stretch", "timing", "to_yuv", "write_flac"]
 
 FFMPEG_TIMEOUT = 6 * 3600
 """Seconds after which a call of ffmpeg is taken for hung: an episode of three hours encodes at half speed."""

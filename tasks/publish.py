@@ -26,6 +26,7 @@ from models.records import (
     Deliverable,
     Inspection,
     Mix,
+    Package,
     Plan,
     PlannedShot,
     Source,
@@ -41,6 +42,11 @@ from tasks.store import disk_error, hash_file, writing
 QC_PAGE = "qc.html"
 MULTI = "multi"
 """Folder of the product that holds all languages."""
+HLS = "hls"
+"""Folder of the episode as HLS."""
+SUBTITLES = ("srt", "vtt", "ttml")
+AT_ONCE = 1000
+"""Paths that a query asks for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Item:
 
 def publish(work: Work, *, out: Path, episode: str, language: str, assembled: Assembled, mix: Mix, speech: Speech,
             plan: Plan, inspection: Inspection, source: Source, cast: Sequence[CastVoice] = (),
-            stems: bool = True) -> Deliverable:
+            stems: bool = True, subtitles: Sequence[str] = SUBTITLES, matroska: Artifact | None = None,
+            package: Package | None = None) -> Deliverable:
     """Make sure that a language's files are there and whole.
 
     Args:
@@ -74,6 +81,9 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
         source: For the contact sheet.
         cast: Who speaks with which voice, for the report.
         stems: Deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC.
+        subtitles: Which of their formats to deliver.
+        matroska: The episode as Matroska.
+        package: The episode as HLS.
 
     Returns:
         What was delivered, with absolute paths.
@@ -84,16 +94,22 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     """
     folder = _folder(out, episode, language)
     stem = f"{folder.parent.name}.{language}"
-    subtitles = {folder / f"{stem}.{kind}": file for kind, file in sorted(assembled.subtitles.items())}
-    delivered = _deliverable(folder, stem, episode, assembled, inspection, speech, tuple(map(str, subtitles)))
+    texts = {folder / f"{stem}.{kind}": file for kind, file in sorted(assembled.subtitles.items()) if kind in subtitles}
+    others = _others(folder, stem, matroska, package)
+    delivered = _deliverable(folder, stem, episode, assembled, inspection, speech, tuple(map(str, texts)))
+    delivered = delivered.model_copy(update={"others": tuple(map(str, others))})
     sounds = {"dialogue": mix.dialogue, "me": mix.bed, "mix": mix.mix} if stems else {}
-    files = {Path(delivered.video): assembled.video, **subtitles,
+    files = {Path(delivered.video): assembled.video, **texts, **others,
              **{folder / f"{stem}.{name}.flac": sound for name, sound in sounds.items()},
              folder / "contact-sheet.png": contact_sheet(work, source, plan, speech, assembled),
              folder / QC_PAGE: qc_page(work, f"{episode} · {language}", inspection, source, assembled.video)}
-    report = _report(delivered, inspection, mix, speech, plan, source, [path.name for path in files], cast)
+    names = [str(path.relative_to(folder)) for path in files]
+    report = _report(delivered, inspection, mix, speech, plan, source, names, cast)
     items = [Item(path, content) for path, content in files.items()]
-    _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, delivered.model_dump(mode="json"))
+    record = delivered.model_dump(mode="json")
+    _deliver_package(work, folder, package, episode, language, record)
+    _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, record)
+    _remove_old(work, folder, package)
     return delivered
 
 
@@ -106,8 +122,9 @@ def altered(work: Work, episode: str, language: str, out: Path) -> list[str]:
                   if path.is_relative_to(out.resolve()) and path.exists() and _content(work, path) != digest)
 
 
-def publish_multi(work: Work, *, out: Path, episode: str, assembled: Assembled) -> Path:
-    """Make sure that the file with the original picture and all dubs is there and whole.
+def publish_multi(work: Work, *, out: Path, episode: str, assembled: Assembled, matroska: Artifact | None = None,
+                  package: Package | None = None) -> Path:
+    """Make sure that the file with the original picture and all dubs is there and whole, also in other formats.
 
     Returns:
         Its absolute path.
@@ -118,11 +135,18 @@ def publish_multi(work: Work, *, out: Path, episode: str, assembled: Assembled) 
     """
     folder = _folder(out, episode, MULTI)
     video = folder / f"{folder.parent.name}.{MULTI}.mp4"
-    files = {video: assembled.video, **{video.with_suffix(f".{kind}"): file
-                                        for kind, file in sorted(assembled.subtitles.items())}}
+    files = {video: assembled.video, **_others(folder, video.stem, matroska, package)}
     record = {"episode": episode, "language": assembled.language, "video": str(video)}
+    _deliver_package(work, folder, package, episode, assembled.language, record)
     _deliver(work, [Item(path, content) for path, content in files.items()], episode, assembled.language, record)
+    _remove_old(work, folder, package)
     return video
+
+
+def _others(folder: Path, stem: str, matroska: Artifact | None, package: Package | None) -> dict[Path, Artifact]:
+    """The files that people open, of formats besides MP4."""
+    found = {folder / f"{stem}.mkv": matroska} if matroska else {}
+    return found | ({folder / HLS / package.main: package.files[package.main]} if package else {})
 
 
 def _folder(out: Path, episode: str, name: str) -> Path:
@@ -141,7 +165,7 @@ def _folder(out: Path, episode: str, name: str) -> Path:
 
 def _deliver(work: Work, items: Sequence[Item], episode: str, language: str, record: dict[str, Any]) -> None:
     """Write what is not there, and note what was delivered."""
-    known = _known(work, items)
+    known, noted = _known(work, items), []
     for item in items:
         row = known.get(str(item.path))
         found = _content(work, item.path)
@@ -151,15 +175,52 @@ def _deliver(work: Work, items: Sequence[Item], episode: str, language: str, rec
                 what = "was deleted" if found is None else "was changed"
                 work.progress(f"publish: {item.path.name} {what} since it was delivered, and is restored", 1.0)
         if row is None or (row.sha256, row.record) != (item.sha256, record):
-            work.ledger.save([t.Delivery(path=str(item.path), episode=episode, language=language, sha256=item.sha256,
-                                         record=record, updated=datetime.now(UTC))])
+            noted.append(t.Delivery(path=str(item.path), episode=episode, language=language, sha256=item.sha256,
+                                    record=record, updated=datetime.now(UTC)))
+    work.ledger.save(noted)
+
+
+def _deliver_package(work: Work, folder: Path, package: Package | None, episode: str, language: str,
+                     record: dict[str, Any]) -> None:
+    """Write the files of a package but the main one, playlists after what they name.
+
+    Names of segments say what is in them: until a playlist is replaced, all that it names stays there.
+    """
+    if package is None:
+        return
+    root = folder / HLS
+    names = sorted(package.files.keys() - {package.main}, key=lambda name: (name.endswith(".m3u8"), name))
+    paths = {root.joinpath(*name.split("/")): package.files[name] for name in names}
+    if not all(path.resolve().is_relative_to(folder.resolve()) for path in paths):
+        raise InputError("a file of the package leads out of its folder", where=str(root))
+    _deliver(work, [Item(path, file) for path, file in paths.items()], episode, language, record)
+
+
+def _remove_old(work: Work, folder: Path, package: Package | None) -> None:
+    """Remove files of the package that was here before and are no longer named; what a person changed stays."""
+    if package is None:
+        return
+    root = folder / HLS
+    named = {str(root.joinpath(*name.split("/"))) for name in package.files}
+    query = sa.select(t.Delivery).where(t.Delivery.path.startswith(f"{root}/", autoescape=True))
+    with work.ledger.session() as session:
+        old = {row.path: row.sha256 for row in session.scalars(query) if row.path not in named}
+    for path, digest in old.items():
+        if _content(work, Path(path)) == digest:
+            Path(path).unlink()
+    with work.ledger.session() as session:
+        for path in old:
+            session.execute(sa.delete(t.Delivery).where(t.Delivery.path == path))
 
 
 def _known(work: Work, items: Sequence[Item]) -> Mapping[str, t.Delivery]:
     """What was delivered to these paths before."""
-    query = sa.select(t.Delivery).where(t.Delivery.path.in_([str(item.path) for item in items]))
+    paths, rows = [str(item.path) for item in items], dict[str, t.Delivery]()
     with work.ledger.session() as session:
-        return {row.path: row for row in session.scalars(query)}
+        for first in range(0, len(paths), AT_ONCE):
+            query = sa.select(t.Delivery).where(t.Delivery.path.in_(paths[first:first + AT_ONCE]))
+            rows |= {row.path: row for row in session.scalars(query)}
+    return rows
 
 
 def _content(work: Work, path: Path) -> str | None:

@@ -26,6 +26,7 @@ from models.records import (
     Inspection,
     Loudness,
     Mix,
+    Package,
     Plan,
     PlannedShot,
     ShotRequest,
@@ -284,3 +285,84 @@ def test_multi_lies_beside_the_languages(work: Work, given: dict[str, Any]) -> N
     assert publish_multi(work, out=given["out"], episode=EPISODE, assembled=assembled) == path
     assert stats(path.parent) == before
     assert deliveries(work)[path.name].language == "mul"
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+
+def package_of(work: Work, **files: bytes) -> Package:
+    """Segments and playlists, by name with `/` as `__`."""
+    stored = {name.replace("__", "/") + (".m4s" if name[-1].isdigit() else ".m3u8"): work.store.put_bytes(data, "x/y")
+              for name, data in files.items()}
+    return Package(files=stored, main="main.m3u8")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_package_is_delivered_playlists_last(work: Work, given: dict[str, Any],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    write = module._write
+    monkeypatch.setattr(module, "_write", lambda work, item: (order.append(item.path.name), write(work, item)))
+    package = package_of(work, main=b"a main", picture__index=b"an index", picture__1=b"one", picture__2=b"two")
+    mkv = work.store.put_bytes(b"mkv", "video/x-matroska")
+    found = publish(work, **given, matroska=mkv, package=package)
+    folder = folder_of(given)
+    assert found.others == (str(folder / "s01e01.es.mkv"), str(folder / "hls" / "main.m3u8"))
+    assert tree(folder / "hls") == {"main.m3u8": b"a main", "picture/index.m3u8": b"an index",
+                                    "picture/1.m4s": b"one", "picture/2.m4s": b"two"}
+    assert [name for name in order if name[0] in "12im"] == ["1.m4s", "2.m4s", "index.m3u8", "main.m3u8"]
+    assert {"1.m4s", "index.m3u8", "main.m3u8", "s01e01.es.mkv"} < deliveries(work).keys()
+    assert "hls/main.m3u8" in json.loads(Path(found.report).read_text())["files"]
+    order.clear()
+    publish(work, **given, matroska=mkv, package=package)
+    assert order == []
+
+
+def test_what_a_package_no_longer_names_goes_unless_somebody_changed_it(work: Work, given: dict[str, Any]) -> None:
+    old = package_of(work, main=b"old", text__1=b"1", text__2=b"2", text__3=b"3", text__index=b"old list")
+    publish(work, **given, package=old)
+    folder = folder_of(given) / "hls"
+    (folder / "text" / "2.m4s").write_bytes(b"mine")
+    (folder / "text" / "notes.txt").write_bytes(b"mine")
+    publish(work, **given, package=package_of(work, main=b"new", text__3=b"3", text__4=b"4", text__index=b"list"))
+    assert tree(folder) == {"main.m3u8": b"new", "text/index.m3u8": b"list", "text/2.m4s": b"mine",
+                            "text/3.m4s": b"3", "text/4.m4s": b"4", "text/notes.txt": b"mine"}
+    assert not {"1.m4s", "2.m4s"} & deliveries(work).keys()
+
+
+def test_a_full_disk_leaves_the_old_package_whole(work: Work, given: dict[str, Any],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    old = package_of(work, main=b"old", text__1=b"1", text__index=b"old list")
+    publish(work, **given, package=old)
+    copy = module.shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        if target.suffix == ".m3u8":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    new = package_of(work, main=b"new", text__2=b"2", text__index=b"new list")
+    with monkeypatch.context() as broken:
+        broken.setattr(module.shutil, "copyfile", full)
+        with pytest.raises(StorageFullError):
+            publish(work, **given, package=new)
+    before = {"main.m3u8": b"old", "text/index.m3u8": b"old list", "text/1.m4s": b"1"}
+    assert tree(folder_of(given) / "hls").items() >= before.items()
+    publish(work, **given, package=new)
+    assert tree(folder_of(given) / "hls") == {"main.m3u8": b"new", "text/index.m3u8": b"new list", "text/2.m4s": b"2"}
+
+
+def test_a_package_cannot_leave_its_folder(work: Work, given: dict[str, Any]) -> None:
+    bad = Package(files={"../../../x.m4s": work.store.put_bytes(b"x", "x/y"),
+                         "main.m3u8": work.store.put_bytes(b"m", "x/y")}, main="main.m3u8")
+    with pytest.raises(InputError, match="leads out of its folder"):
+        publish(work, **given, package=bad)
+
+
+def test_subtitles_are_delivered_as_asked(work: Work, given: dict[str, Any]) -> None:
+    found = publish(work, **given, subtitles=("vtt",))
+    assert found.subtitles == (str(folder_of(given) / "s01e01.es.vtt"),)
+    assert not (folder_of(given) / "s01e01.es.srt").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.jobs import catalog_jobs
 from models.catalog import language_tag, load_catalog
 from models.errors import InputError
 
@@ -61,6 +62,12 @@ def test_a_glossary_may_be_a_file(folder: Path, name: str, content: str) -> None
     assert catalog.glossary == {"es": {"lighthouse": "faro"}, "pt-BR": {"lighthouse": "farol", "keeper": "guarda"}}
 
 
+def test_what_becomes_of_foreign_dialogue_is_the_series_own_or_the_settings(folder: Path) -> None:
+    for given, wanted in (({"foreign": "dub"}, "dub"), ({}, None)):
+        catalog = load_catalog(write(folder, GOOD | given))
+        assert {job.foreign for job in catalog_jobs(catalog, folder)} == {wanted}
+
+
 def test_studio_files_are_resolved(folder: Path) -> None:
     data = episode(me="me.flac", transcript="one.srt", script={"es": "one.srt"}, dialogue={"es": "me.flac"})
     first = load_catalog(write(folder, data)).episodes[0]
@@ -72,6 +79,7 @@ WITHOUT_SERIES = {key: value for key, value in GOOD.items() if key != "series"}
 BAD: dict[str, tuple[dict[str, Any] | str, str, str]] = {
     "unknown key": (GOOD | {"langauges": ["es"]}, "langauges", "unknown key"),
     "a field of ours": (GOOD | {"root": "/"}, "root", "unknown key"),
+    "no policy": (GOOD | {"foreign": "mute"}, "foreign", "'keep' or 'dub'"),
     "unknown key in an episode": (episode(tilte="x"), "episodes[0].tilte", "Known keys: id, video, title"),
     "missing key": (WITHOUT_SERIES, "series", "is missing"),
     "same id": (GOOD | {"episodes": GOOD["episodes"] + [{"id": "S01E01", "video": "one.mp4"}]},

@@ -170,17 +170,26 @@ def fit_lines(lines: Sequence[PlannedLine], end: Tick) -> list[Fit]:
 
 def _fits(ordered: Sequence[PlannedLine], allowed: dict[LineId, tuple[Tick, Tick]], end: Tick) -> Iterator[Fit]:
     free: dict[str, Tick] = {}
-    for line, following in zip(ordered, _followings(ordered), strict=True):
-        shift = 0 if following and following.kept else MAX_SHIFT
-        latest = min(following.start + shift, end) if following else end
+    for line, latest in zip(ordered, _latest(ordered, end), strict=True):
         if line.kept:
-            free[line.speaker] = min(line.end, latest)
+            free[line.speaker] = max(free.get(line.speaker, 0), min(line.end, latest))
             continue
         start = min(max(line.start, free.get(line.speaker, 0)), end)
         fit = _fit(line, start, allowed[line.id])
         fit = replace(fit, length=max(0, min(fit.length, latest - start)))
         free[line.speaker] = start + fit.length
         yield fit
+
+
+def _latest(ordered: Sequence[PlannedLine], end: Tick) -> list[Tick]:
+    """When each line must have ended, for the sake of the same speaker's lines after it."""
+    bounds: dict[str, Tick] = {}
+    found: list[Tick] = []
+    for line in reversed(ordered):
+        bound = bounds.get(line.speaker, end)
+        found.append(bound)
+        bounds[line.speaker] = min(bound, line.start if line.kept else line.start + MAX_SHIFT)
+    return found[::-1]
 
 
 def _fit(line: PlannedLine, start: Tick, slot: tuple[Tick, Tick]) -> Fit:

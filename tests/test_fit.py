@@ -225,6 +225,13 @@ def test_a_kept_line_is_not_laid_and_its_time_not_taken():
     assert third.start == 7 * SECOND
 
 
+def test_kept_lines_between_lines_that_begin_together_leave_no_overlap():
+    lines = [line(1, "A", 1, 1, 1), line(2, "A", 1, 1, 1), PlannedLine("L0003", "A", SECOND, SECOND, 0, kept=True),
+             line(4, "A", 1, 2, 1)]
+    fits = fit_lines(lines, END)
+    assert all(a.start + a.length <= b.start for a, b in pairwise(fits))
+
+
 def test_ten_thousand_lines_are_fitted():
     lines = [line(n, "AB"[n % 2], 2 * n, 2 * n + 1.5, 2.5) for n in range(10_000)]
     fits = fit_lines(lines, 30_000 * SECOND)

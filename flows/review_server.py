@@ -306,6 +306,7 @@ def application(desk: Desk, token: str, port: int) -> ASGIApp:
     does = {"estimate": desk.estimate, "edit": desk.edit, "approve": desk.approve, "lock": desk.lock, "run": desk.run}
     app = Starlette(routes=[
         *(Route(path, page(*one)) for path, one in SITE.items()),
+        Route("/favicon.ico", lambda _request: Response(status_code=204)),
         *(Route(f"/api/{name}", asked(one)) for name, one in looks.items()),
         *(Route(f"/api/{name}", told(one), methods=["POST"]) for name, one in does.items())])
     return Guard(app, token, port)

@@ -51,7 +51,7 @@ const clock = (s) => {
 
 function head(found) {
   const waits = found.state === "awaiting";
-  const left = found.left_s === null ? "" : `, ${(found.left_s / 3600).toFixed(1)} h left, then: ${found.on_timeout}`;
+  const left = found.left_s === null ? "" : `, ${(found.left_s / 3600).toFixed(1)} h left${found.on_timeout === "approve" ? ", then it goes on by itself" : ""}`;
   const open = found.unapproved ? `${found.total - found.unapproved} of ${found.total} approved` : "all approved";
   $("state").textContent = `${waits ? `Awaiting review${left} · ` : ""}${open}` +
     `${found.changed ? ` · ${found.changed} changed` : ""}${found.running ? " · is being dubbed" : ""}` +
@@ -125,14 +125,15 @@ function length(item, estimate) {
   set("planned", 0, slot);
   set("estimate", 0, estimate);
   set("spoken", at, at + spoken);
-  const over = heard ? heard.overflow : 0;
-  set("over", Math.max(0, at + spoken - over), at + spoken);
-  const late = estimate > room * 1.25, words = [`about ${estimate.toFixed(1)} s in ${slot.toFixed(1)} s`];
+  const current = heard && !heard.stale, over = current ? heard.overflow : Math.max(0, estimate - room);
+  const end = current ? at + spoken : estimate;
+  set("over", end - over, end);
+  const late = !current && estimate > room * 1.25, words = [`about ${estimate.toFixed(1)} s in ${slot.toFixed(1)} s`];
   if (room > slot + 0.05) words.push(`${room.toFixed(1)} s until the next line`);
   if (late) words.push("too long");
   if (heard) words.push(`${heard.stale ? "last voiced" : "voiced"} in ${spoken.toFixed(1)} s` +
     `${heard.stretch > 1.005 || heard.stretch < 0.995 ? `, stretched ${heard.stretch.toFixed(2)}` : ""}`);
-  if (over > 0) words.push(`${over.toFixed(1)} s over`);
+  if (over > 0.05) words.push(`${over.toFixed(1)} s over`);
   const said = item.querySelector(".length");
   said.textContent = words.join(" · ");
   said.classList.toggle("late", late);
@@ -222,7 +223,7 @@ async function lock(place) {
 
 function play(place, what) {
   if (what === "dub" && !place.line.spoken) { say("This line was not voiced yet", true); return; }
-  const asked = new URLSearchParams(mine({ line: place.line.id, text: what === "dub" ? place.line.spoken.length : "" }));
+  const asked = new URLSearchParams(mine({ line: place.line.id }));
   $("player").src = `/api/${what}?${asked}`;
   $("player").play().catch((error) => { if (error.name !== "AbortError") say(`Cannot be played: ${error.message}`, true); });
 }
@@ -333,6 +334,9 @@ $("approve-all").addEventListener("click", async () => {
 $("run").addEventListener("click", async () => {
   const found = await trying(() => ask("/api/run", mine({})));
   if (found) { head(found); say(found.said); }
+});
+window.addEventListener("resize", () => {
+  for (const area of $("lines").querySelectorAll("textarea")) grow(area);
 });
 window.addEventListener("beforeunload", (event) => {
   const place = state.current, area = place && place.querySelector("textarea");

@@ -33,6 +33,8 @@ LIKE = 0.5
 """Correlation in the pauses from which the bed counts as that of the source; another one is not taken off."""
 ALL_DB = 15.0
 """Where the bed explains the source but for so little, nothing was taken out of it."""
+SMOOTH_HZ, FLAT = 40, 0.1
+"""Width over which the bed's spectrum is taken together, and the share of its mean below which it is left as it is."""
 SHORTEST, LONGEST = CLOCK // 3, 20 * CLOCK
 """Ticks of a line that are enough, and that are looked at."""
 MOST_PAUSES = 40
@@ -106,10 +108,23 @@ def _leak_db(heard: NDArray[np.float64], bed: NDArray[np.float64], share: float)
         return None
     if power < whole * 10 ** (-ALL_DB / 10):
         return 0.0
-    found = _correlation(bed, voice) / power
+    bed, voice = _evened(bed, voice)
+    found = _correlation(bed, voice) / max(float((voice**2).sum()), 1e-12)
     most = float(found[np.abs(found).argmax()])
     part = abs(most) / max(abs(1 + share * most), 1e-3)  # `voice` lacks what was taken off it with the bed
     return float(np.clip(20 * np.log10(max(part, 1e-9)), NOTHING_DB, 0.0))
+
+
+def _evened(bed: NDArray[np.float64], voice: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both with the filter that makes the bed's spectrum flat: a hum is like many a voice by mere chance."""
+    from scipy.ndimage import uniform_filter1d
+
+    spectrum = np.fft.rfft(bed, axis=0)
+    power = uniform_filter1d((np.abs(spectrum) ** 2).sum(axis=1), max(1, round(SMOOTH_HZ * len(bed) * STEP / CLOCK)))
+    weight = 1 / np.sqrt(power + power.mean() * FLAT + 1e-12)
+    filtered = (spectrum * weight[:, None], np.fft.rfft(voice, axis=0) * weight[:, None])
+    evened = [np.fft.irfft(one, len(bed), axis=0) for one in filtered]
+    return evened[0], evened[1]
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from flows.cli_run import select_from
 from flows.options import Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
 from flows.settings import load_settings
 from flows.show import MARKS, forecast_table, shards_table, status_table, stdout, trace_tree
+from models.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from flows.jobs import Selected
@@ -79,17 +80,31 @@ def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = Non
 
 def trace(file: Annotated[Path, typer.Argument(help="A delivered file, or a copy of one.", show_default=False)],
           out: Out = None, state: State = None, config: Config = None, as_json: Json = False) -> int:
-    """Show everything that is behind a delivered file."""
-    from flows.wiring import open_workspace
+    """Show everything that is behind a file: its credentials, its watermark, what the database knows.
+
+    Without a database the credentials are verified all the same. The exit code is 3 where the file is not what was
+    signed.
+    """
+    from flows.wiring import open_workspace, watermarkers
     from tasks.trace import trace as follow
 
     if out is None and state is None:
         state = next((folder / ".infinidub" for folder in file.resolve().parents
                       if (folder / ".infinidub").is_dir()), None)
-    found = follow(open_workspace(load_settings(config, flags(out, state)), existing=True).ledger, file)
+    settings = load_settings(config, flags(out, state))
+    roots, lack = settings.options.get("c2pa", {}).get("trust"), None
+    try:
+        ledger = open_workspace(settings, existing=True).ledger
+    except InputError as error:  # there is no state folder here: what the file itself says is read all the same
+        ledger, lack = None, error
+    try:
+        found = follow(ledger, file, watermarkers(), Path(str(roots)) if roots else None)
+    except InputError as error:
+        raise (lack if lack and file.is_file() else error) from None
     sources = [source.model_dump(mode="json") for source in found.sources]
-    answer(as_json, {**found.model_dump(mode="json"), "sources": sources}, trace_tree(found))
-    return 0
+    answer(as_json, {**found.model_dump(mode="json"), "sources": sources, "tampered": found.tampered},
+           trace_tree(found))
+    return GateError.exit_code if found.tampered else 0
 
 
 def _as_last_run(catalog: Path, config: Path | None, given: dict[str, Any], episodes: Sequence[str],

@@ -15,6 +15,7 @@ from flows.choice import BEST, choose, cuda_gpu
 from flows.notify import SECRET, check_address
 from flows.settings import Settings, prefect_server
 from models.engines import adapter, missing
+from models.engines.c2pa_identity import read_identity
 from models.errors import InfinidubError
 from models.records import Artifact
 from models.weights import WeightStore
@@ -65,11 +66,27 @@ def _engines(settings: Settings) -> Iterator[Check]:
             found = weights.present(entry)
             yield Check(f"  weights {entry}", found, str(settings.weights / entry) if found else "not on this machine",
                         weights.command(wanted), needed=here)
+    yield _certificate(settings)
     yield from _auto(settings)
     if settings.engine("generator") == BEST and not cuda_gpu():
         yield Check("  no CUDA GPU", ok=False, found="its network of 14 billion parameters takes hours on a CPU for a"
                     " second of video", mend="Use a machine with a CUDA GPU, or keep pictures as they are:"
                     " --set engines.generator=passthrough", needed=False)
+
+
+def _certificate(settings: Settings) -> Check:
+    """Who signs the deliverables."""
+    given = settings.options.get("c2pa", {}).get("certificates")
+    own = "Set options.c2pa.certificates and options.c2pa.key to PEM files of your own"
+    if not given:
+        return Check("  certificate", False, "a development certificate, which nobody trusts: made on first use", own,
+                     needed=settings.production)
+    try:
+        found = read_identity(Path(str(given)))
+    except InfinidubError as error:
+        return Check("  certificate", False, f"{error.where}: {error.what}", error.hint)
+    until = f"{found.leaf.not_valid_after_utc:%Y-%m-%d}"
+    return Check("  certificate", True, f"{found.name}, {found.algorithm}, until {until}")
 
 
 def _auto(settings: Settings) -> Iterator[Check]:

@@ -139,7 +139,7 @@ def deliverables_table(deliverables: Sequence[Deliverable]) -> Table:
 
 def files_list(deliverables: Sequence[Deliverable], multi: Sequence[str]) -> RenderableType:
     """Where the files are."""
-    lines = [f"{_near(one.video)}  [dim]{', '.join(Path(p).name for p in (*one.subtitles, one.report))}[/]"
+    lines = [f"{_near(one.video)}  [dim]{', '.join(Path(p).name for p in (*one.subtitles, *one.others, one.report))}[/]"
              for one in deliverables]
     return "\n".join(lines + [f"{_near(path)}  [dim]original picture, every dub[/]" for path in multi])
 
@@ -221,12 +221,38 @@ def trace_tree(trace: Trace) -> Tree:
             here.add(f"[dim]{item.item}  {item.step} {item.outcome}  {item.recipe[:12]}{seed}[/]")
         for recipe in sorted({one.recipe for one in step.inputs if one.recipe}, key=order.__getitem__):
             grow(here, steps[recipe])
-        for one in step.inputs:
-            if one.path:
-                here.add(f"[cyan]{escape(one.path)}[/]  [dim]{one.sha256}[/]")
+        for given in step.inputs:
+            if given.path:
+                here.add(f"[cyan]{escape(given.path)}[/]  [dim]{given.sha256}[/]")
 
-    grow(tree, trace.steps[0])
+    for line in _claims(trace):
+        tree.add(line)
+    if trace.steps:
+        grow(tree, trace.steps[0])
     return tree
+
+
+def _claims(trace: Trace) -> Iterator[str]:
+    """What the file itself says: content credentials and watermark."""
+    found = trace.credentials
+    if found is None:
+        yield "[dim]no content credentials[/]"
+    else:
+        who = escape(f"signed by {found.signer or 'nobody'}" + (f", issued by {found.issuer}" if found.issuer else ""))
+        trust = "trusted" if found.trusted else "not trusted"
+        yield (f"[red]content credentials are not valid: the file was altered[/]  {who}" if trace.tampered
+               else f"[green]content credentials are valid[/]  {who} ({trust}) {escape(found.time)}".rstrip())
+        yield from (f"[red]{escape(problem)}[/]" for problem in found.problems)
+        for action in found.actions:
+            said = "  ".join(filter(None, [action.languages, action.agent, action.source_type]))
+            yield f"{escape(action.action)}  [dim]{escape(said)}[/]"
+        for one in found.ingredients:
+            own = ", with credentials of its own" if one.signed else ""
+            yield f"{escape(one.relationship)} {escape(one.title)}  [dim]{escape(one.id)}{own}[/]"
+    for mark in trace.marks:
+        known = mark.recipe[:12] if mark.recipe else "not known here"
+        yield (f"watermark [bold]{mark.payload}[/] in sound track {mark.track + 1}  [dim]by {mark.watermarker}, false "
+               f"alarm ≤ {mark.false_alarm:.0e}, recipe {known}[/]")
 
 
 def _weights(step: TracedStep, seen: set[str]) -> Iterator[str]:

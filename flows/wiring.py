@@ -14,12 +14,13 @@ from typing import Any
 
 from flows.choice import choose
 from flows.settings import Settings
-from models.engines import EngineCache, adapter, describe
+from models.engines import ENGINES, EngineCache, adapter, describe
 from models.engines.c2pa_identity import CHAIN, KEY, make_development_identity, read_identity
 from models.engines.c2pa_signer import CERTIFICATE
 from models.engines.clip_files import clip_weights
 from models.errors import InputError
-from models.ports import EngineHome
+from models.lockfile import LOCK
+from models.ports import EngineHome, Watermarker
 from models.records import Artifact, EngineRef, Scalar
 from models.weights import WeightStore
 from tasks.ledger import Ledger
@@ -152,6 +153,16 @@ def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
     store = open_store(settings.store, settings.state, endpoint=settings.store_endpoint, cache_gb=settings.cache_gb)
     return Workspace(settings=settings, store=store, ledger=ledger, weights=weights,
                      engines=EngineCache(home, weights.hashes))
+
+
+def watermarkers() -> dict[str, Watermarker]:
+    """Every engine here that may have marked a sound, by name; what finds a mark depends on no option."""
+    home = EngineHome(weights=WeightStore(LOCK.parent).folder)
+    found: dict[str, Watermarker] = {}
+    for name in ENGINES["watermarker"]:
+        kind: Any = adapter("watermarker", name)
+        found[name] = kind(EngineRef(name=name), home)
+    return found
 
 
 def environment() -> dict[str, Any]:

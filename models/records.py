@@ -295,7 +295,8 @@ BedKind = Literal["given", "separated", "ducked"]
 
 
 class Mix(Record):
-    """The dubbed sound: 48 kHz FLACs with 24 bits, each exactly as long as the picture; dialogue + bed = mix."""
+    """The dubbed sound: 48 kHz FLACs with 24 bits, each exactly as long as the picture; dialogue + bed = mix,
+    but for the watermark in it."""
 
     language: str
     mix: Artifact

@@ -1,8 +1,13 @@
-"""From a delivered file back to its source: every step behind it, with inputs, engines, weights, seeds and runs."""
+"""From a delivered file back to its source: every step behind it, with inputs, engines, weights, seeds and runs.
+
+Three ways lead there: the file's own content, which the database knows; the content credentials in it, which can be
+verified anywhere; and the watermark in its sound, which leads from an altered copy to the database.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,14 @@ from pydantic import ConfigDict
 from sqlalchemy.orm import Session, aliased
 
 from models import tables as t
-from models.errors import InputError
+from models.credentials import Credentials
+from models.engines.c2pa_reader import read_credentials
+from models.errors import InputError, MediaError
+from models.ports import Watermarker
 from models.records import Record, Sha256
 from tasks.consent import Consent, consents_behind
 from tasks.ledger import Ledger
+from tasks.media import audio_blocks, probe
 from tasks.store import hash_file
 
 
@@ -83,6 +92,20 @@ class TracedStep(Record):
     """What people agreed to, on which it stands."""
 
 
+class FoundMark(Record):
+    """A watermark that is heard in a file."""
+
+    track: int
+    """Which sound track of the file, from 0."""
+    watermarker: str
+    payload: str
+    """Eight hexadecimal digits: the beginning of the recipe of the step that marked the sound."""
+    false_alarm: float
+    """Bound of the probability that unmarked sound gives so clear an answer."""
+    recipe: str | None = None
+    """The whole recipe; None where the database does not know it."""
+
+
 class Trace(Record):
     """Everything behind one file; the first step made it, and every step stands before what it builds on."""
 
@@ -90,7 +113,17 @@ class Trace(Record):
     sha256: Sha256
     episode: str = ""
     language: str = ""
-    steps: tuple[TracedStep, ...]
+    steps: tuple[TracedStep, ...] = ()
+    """Of a file that is known by its mark alone: what is behind its sound."""
+    credentials: Credentials | None = None
+    """None: there are none in the file."""
+    marks: tuple[FoundMark, ...] = ()
+    """Looked for only where the database does not know the file."""
+
+    @property
+    def tampered(self) -> bool:
+        """The file is not what was signed."""
+        return self.credentials is not None and self.credentials.state == "invalid"
 
     @property
     def sources(self) -> tuple[TracedInput, ...]:
@@ -99,27 +132,67 @@ class Trace(Record):
         return tuple(given.values())
 
 
-def trace(ledger: Ledger, file: Path) -> Trace:
-    """Find out how a file was made, by its content.
+def trace(ledger: Ledger | None, file: Path, watermarkers: Mapping[str, Watermarker],
+          roots: Path | None = None) -> Trace:
+    """Find out how a file was made.
 
     Args:
-        ledger: The database of the state folder it was made with.
+        ledger: The database of the state folder it was made with; None where there is none.
         file: A delivered file, or a copy of one under any name.
+        watermarkers: What may have marked it, by name.
+        roots: PEM file with the certificates of trusted signers (see `read_credentials`).
 
     Raises:
-        InputError: The file is not known, or cannot be read.
+        InputError: Nothing at all is known of the file, or it cannot be read.
     """
-    digest = hash_file(file)
-    with ledger.session() as session:
-        delivery = session.scalar(sa.select(t.Delivery).where(t.Delivery.sha256 == digest).limit(1))
-        makers = _makers(session, digest, set()) or (_same_delivery(session, delivery) if delivery else [])
-        if not makers:
-            raise InputError("no run that is noted here made this file", where=str(file),
-                             hint="Is it altered, or made with another --state? `infinidub config` shows which is used")
-        steps = tuple(_walk(session, makers[0]))
-        named = delivery or steps[0].execution
-        return Trace(file=str(file), sha256=digest, steps=steps, episode=named.episode if named else "",
-                     language=named.language if named else "")
+    found = Trace(file=str(file), sha256=hash_file(file), credentials=read_credentials(file, roots))
+    if ledger is not None:
+        with ledger.session() as session:
+            found = _known(session, found)
+    if not found.steps:
+        marks = tuple(_marks(file, watermarkers))
+        found = found.model_copy(update={"marks": marks})
+        if ledger is not None and marks:
+            with ledger.session() as session:
+                found = _marked(session, found)
+    if not (found.steps or found.credentials or found.marks):
+        raise InputError("no run that is noted here made this file", where=str(file),
+                         hint="Is it altered, or made with another --state? `infinidub config` shows which is used")
+    return found
+
+
+def _known(session: Session, found: Trace) -> Trace:
+    """With the steps behind a file whose content is known."""
+    delivery = session.scalar(sa.select(t.Delivery).where(t.Delivery.sha256 == found.sha256).limit(1))
+    makers = _makers(session, found.sha256, set()) or (_same_delivery(session, delivery) if delivery else [])
+    return _with_steps(session, found, makers[0], delivery) if makers else found
+
+
+def _marked(session: Session, found: Trace) -> Trace:
+    """With the steps behind the sound that is heard in a file."""
+    marks = tuple(mark.model_copy(update={"recipe": session.scalar(sa.select(t.Result.recipe).where(
+        t.Result.step == "watermark", t.Result.recipe.startswith(mark.payload)).limit(1))}) for mark in found.marks)
+    found = found.model_copy(update={"marks": marks})
+    recipe = next((mark.recipe for mark in marks if mark.recipe), None)
+    return _with_steps(session, found, recipe) if recipe else found
+
+
+def _with_steps(session: Session, found: Trace, first: str, delivery: t.Delivery | None = None) -> Trace:
+    steps = tuple(_walk(session, first))
+    named = delivery or steps[0].execution
+    return found.model_copy(update={"steps": steps, "episode": named.episode if named else "",
+                                    "language": named.language if named else ""})
+
+
+def _marks(file: Path, watermarkers: Mapping[str, Watermarker]) -> Iterator[FoundMark]:
+    """What is heard in the sound tracks of a file, if it is a media file."""
+    with suppress(MediaError):
+        for number, track in enumerate(probe(file).audio):
+            for name, engine in watermarkers.items():
+                blocks = (block[:, 0] for block in audio_blocks(file, channels=1, stream=track.index))
+                if mark := engine.detect(blocks):
+                    yield FoundMark(track=number, watermarker=name, payload=f"{mark.payload:08x}",
+                                    false_alarm=mark.false_alarm)
 
 
 def _same_delivery(session: Session, delivery: t.Delivery) -> list[str]:

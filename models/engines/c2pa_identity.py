@@ -197,8 +197,9 @@ def _development() -> tuple[bytes, bytes]:
             leaf.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
 
 
-def _certificate(name: str, public: Any, issuer: str, key: Any, *, authority: bool) -> x509.Certificate:
-    """A certificate as C2PA's profile wants it (C2PA 2.x, "X.509 Certificates")."""
+def _certificate(name: str, public: Any, issuer: str, key: Any, *, authority: bool,
+                 valid: tuple[datetime, datetime] | None = None) -> x509.Certificate:
+    """A certificate as C2PA's profile wants it (C2PA 2.x, "X.509 Certificates"), valid for ten years if not told."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -208,12 +209,12 @@ def _certificate(name: str, public: Any, issuer: str, key: Any, *, authority: bo
                           x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
     now = datetime.now(UTC)
+    first, last = valid or (now - timedelta(days=1), now + YEARS)
     usage = x509.KeyUsage(digital_signature=not authority, key_cert_sign=authority, crl_sign=authority,
                           content_commitment=False, key_encipherment=False, data_encipherment=False,
                           key_agreement=False, encipher_only=False, decipher_only=False)
     made = (x509.CertificateBuilder().subject_name(called(name)).issuer_name(called(issuer)).public_key(public)
-            .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + YEARS)
+            .serial_number(x509.random_serial_number()).not_valid_before(first).not_valid_after(last)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

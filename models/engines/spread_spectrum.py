@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from models.engines.options import Adapter, read_options
+from models.errors import InputError
 from models.ports import EngineHome, Mark, Samples
 from models.records import EngineRef, Record
 
@@ -72,11 +73,11 @@ class SpreadSpectrum(Adapter):
             held = np.concatenate([np.zeros((HOP, block.shape[1])) if held is None else held, block])
             made, tail = _overlap_add(_frames(held, window), gains, number, tail)
             held = held[len(made):]
-            made = made[HOP:] if number == 0 else made
-            number += (len(made) + HOP * (number == 0)) // HOP
-            left -= len(made)
-            if len(made):
-                yield made.astype(np.float32)
+            heard = made[HOP:] if number == 0 else made
+            number += len(made) // HOP
+            left -= len(heard)
+            if len(heard):
+                yield heard.astype(np.float32)
         if held is not None:
             held = np.concatenate([held, np.zeros((FRAME, held.shape[1]))])
             made, _ = _overlap_add(_frames(held, window), gains, number, tail)
@@ -113,7 +114,7 @@ class SpreadSpectrum(Adapter):
 
 def _symbols(payload: int) -> tuple[int, ...]:
     if not 0 <= payload < 2 ** 32:
-        raise ValueError(f"a payload has 32 bits, this is {payload}")
+        raise InputError(f"a payload has 32 bits, {payload} has not", where="watermark")
     return tuple(payload.to_bytes(SYMBOLS, "big"))
 
 
@@ -207,7 +208,8 @@ def _flat(levels: Array) -> Array:
     levels = np.maximum(levels, levels.max() - RANGE_DB)
     levels = levels - uniform_filter1d(levels, FREQUENCY, axis=1, mode="nearest")
     flat: Array = levels - uniform_filter1d(levels, TIME, axis=0, mode="nearest")
-    return np.clip(flat, -CLIP_DB, CLIP_DB)
+    clipped: Array = np.clip(flat, -CLIP_DB, CLIP_DB)
+    return clipped
 
 
 def _folded(levels: Array) -> Array:

@@ -23,6 +23,7 @@ from flows.deploy import deploy_all
 from flows.deployments import Deployments
 from flows.settings import load_settings
 from flows.shard import shard
+from flows.upkeep import reap
 from models import tables as t
 from models.engines import ENGINES
 from models.errors import InputError
@@ -215,6 +216,32 @@ def test_a_shard_is_a_flow_run_with_nothing_but_names_in_its_parameters(server: 
     assert pool.final([first, second, "a-job", str(UUID(int=7))]) == {"a-job", str(UUID(int=7))}
     pool.cancel([first, "a-job", str(UUID(int=7))])
     assert first in pool.final([first, second])
+
+
+def test_a_language_waits_for_its_review_and_goes_on_when_its_time_is_over(server: None, tmp_path: Path) -> None:
+    catalog = fakes.series(tmp_path / "series", languages=["es"], review=True)
+    settings = {"out": str(tmp_path / "out"), "multi": False}
+    state = localize_catalog(str(catalog), settings=settings, return_state=True)
+    assert (state.is_completed(), state.message) == (True, "0 delivered; 1 awaiting review")
+    language = named("fake/e1·es")
+    assert (language.state_name, str(language.state and language.state.message)[:15]) == (
+        "AwaitingReview", "awaiting review")
+    assert "infinidub review approve fake/e1 --lang es" in Artifact.get("fake-e1-es-review").data
+    with client() as asking:
+        flow = asking.create_flow_from_name("localize-episode")
+        asking.create_deployment(flow, "episode", entrypoint="flows.catalog.localize_episode",
+                                 parameter_openapi_schema={"type": "object", "properties": {}})
+    ledger = Ledger(f"sqlite:///{tmp_path}/out/.infinidub/infinidub.db")
+    with ledger.session() as session:
+        session.execute(sa.update(t.Review).values(deadline=t.clock() - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+        done = reap(settings=settings, return_state=True)
+    assert "fake/e1·es was not reviewed in time: flow run " in str(done.message)
+    run = named("fake/e1·es reviewed")
+    assert run.parameters.items() >= {"episode": "fake/e1", "languages": ["es"], "catalog": str(catalog.resolve()),
+                                      "settings": settings}.items()
+    assert run.state_name == "Scheduled"
 
 
 def test_a_shard_flow_that_was_overtaken_completes(server: None, tmp_path: Path) -> None:

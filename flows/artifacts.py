@@ -120,7 +120,8 @@ def report_markdown(done: Localized) -> str:
         f"back-transcription WER {wer} · largest stretch {one.max_stretch:.2f}", "",
         "| check | value | bar | |", "|---|---|---|---|", *checks, "",
         "| shot | frames | picture | why |", "|---|---|---|---|", *shots, "",
-        *(f"- `{path}`" for path in (one.video, *one.subtitles, one.report, Path(one.report).with_name(QC_PAGE)))])
+        *(f"- `{path}`" for path in (one.video, *one.subtitles, *one.others, one.report,
+                                     Path(one.report).with_name(QC_PAGE)))])
 
 
 def image_address(image: Path) -> str:

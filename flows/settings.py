@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -65,6 +65,11 @@ def _options(options: dict[str, dict[str, Scalar]]) -> dict[str, dict[str, Scala
         if engine not in known:
             raise ValueError(f"@{engine}@there is no such engine. There are: {', '.join(known)}")
     return options
+
+
+def _listed(value: object) -> object:
+    """A flag's `mp4,hls` as the list that a file would hold."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _formats(formats: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,9 +154,10 @@ class Settings(BaseSettings):
     """Also deliver dialogue (DX), music and effects (ME) and the whole mix as FLAC, 48 kHz and 24 bits."""
     multi: bool = True
     """Also make the original picture with every dub as an alternate sound track."""
-    formats: Annotated[tuple[Literal["mp4", "mkv", "hls"], ...], AfterValidator(_formats)] = ("mp4",)
-    """What an episode is delivered as; MP4 always."""
-    subtitles: tuple[Literal["srt", "vtt", "ttml"], ...] = ("srt", "vtt", "ttml")
+    formats: Annotated[tuple[Literal["mp4", "mkv", "hls"], ...], BeforeValidator(_listed), AfterValidator(_formats)
+                       ] = ("mp4",)
+    """What an episode is delivered as; MP4 always. `--set formats=mp4,mkv,hls`."""
+    subtitles: Annotated[tuple[Literal["srt", "vtt", "ttml"], ...], BeforeValidator(_listed)] = ("srt", "vtt", "ttml")
     """What its subtitles are delivered as, beside the tracks inside."""
     foreign: Literal["keep", "dub"] = "keep"
     """Dialogue in another language than the episode's: leave it in the source's own voice, or dub it as well."""
@@ -335,4 +341,5 @@ def _readable(error: ErrorDetails, sources: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _holds(values: Any, path: list[str]) -> bool:
-    return not path or (isinstance(values, Mapping) and path[0] in values and _holds(values[path[0]], path[1:]))
+    return not path or isinstance(values, list) or (
+        isinstance(values, Mapping) and path[0] in values and _holds(values[path[0]], path[1:]))

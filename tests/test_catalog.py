@@ -75,6 +75,14 @@ def test_studio_files_are_resolved(folder: Path) -> None:
     assert first.dialogue == {"es": folder / "me.flac"}
 
 
+def test_an_episode_may_have_a_title_in_each_language(folder: Path) -> None:
+    titles = {"en": "The Lamp", "ES": "La lámpara"}
+    for title, wanted in ((titles, ("The Lamp", {"en": "The Lamp", "es": "La lámpara"})), ("One", ("One", {})),
+                          ({"es": "Uno"}, ("s01e01", {"es": "Uno"}))):
+        job = catalog_jobs(load_catalog(write(folder, episode(title=title))), folder)[0]
+        assert (job.title, job.titles) == wanted
+
+
 WITHOUT_SERIES = {key: value for key, value in GOOD.items() if key != "series"}
 BAD: dict[str, tuple[dict[str, Any] | str, str, str]] = {
     "unknown key": (GOOD | {"langauges": ["es"]}, "langauges", "unknown key"),
@@ -99,6 +107,8 @@ BAD: dict[str, tuple[dict[str, Any] | str, str, str]] = {
     "bad id": (episode(id="../../x"), "episodes[0].id", "letters, digits"),
     "bad series": (GOOD | {"series": "a/b"}, "series", "letters, digits"),
     "title of two lines": (episode(title="a\nb"), "episodes[0].title", "one line"),
+    "title in no language": (episode(title={"xq": "a"}), "episodes[0].title.xq", "BCP-47"),
+    "title of a language that is none": (episode(title={"es": ["a"]}), "episodes[0].title.es", "string"),
     "priority no number": (episode(priority="high"), "episodes[0].priority", "integer"),
     "transcript format": (episode(transcript="notes.txt"), "episodes[0].transcript", ".srt"),
     "script of a language not dubbed": (episode(script={"de": "one.srt"}), "episodes[0].script.de", "add it"),

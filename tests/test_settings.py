@@ -39,6 +39,12 @@ def test_flags_win_over_environment_over_file(empty_folder: Path, monkeypatch: p
     assert settings.options == {"espeak": {"pitch": 40, "voice": "f2"}}
 
 
+def test_lists_may_be_flags(empty_folder: Path) -> None:
+    settings = load_settings(flags={"formats": "mp4, hls", "subtitles": ""})
+    assert (settings.formats, settings.subtitles) == (("mp4", "hls"), ())
+    assert load_settings(flags={"formats": ["mp4", "mkv"]}).formats == ("mp4", "mkv")
+
+
 def test_paths_in_a_file_are_relative_to_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INFINIDUB_WEIGHTS", raising=False)
     other = empty_folder / "conf"
@@ -82,6 +88,8 @@ def test_settings_cannot_be_changed() -> None:
     ('dispatch = "somewhere"\n', "infinidub.toml: dispatch", "'here', 'prefect' or 'job'"),
     ('gpu_pool = "a/b"\n', "infinidub.toml: gpu_pool", "pattern"),
     ("[prices]\ngpu = -1\n", "infinidub.toml: prices.gpu", "greater than or equal to 0"),
+    ('formats = ["mkv"]\n', "infinidub.toml: formats", "mp4 is always among them"),
+    ('formats = ["mp4", "avi"]\n', "infinidub.toml: formats.1", "'mp4', 'mkv' or 'hls'"),
     ("lease_s = 0\n", "infinidub.toml: lease_s", "greater than or equal to 1"),
     ("crf = \n", "infinidub.toml", "no TOML"),
 ])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.dialogue import dialogue_loudness, speech_frames
 from tasks.levels import (
     ATTACK,
     CONTEXT,
@@ -23,6 +25,7 @@ from tasks.levels import (
     to_layout,
     windows,
 )
+from tasks.media import write_flac
 
 RATE = 48_000
 
@@ -122,3 +125,37 @@ def test_loudness_of_known_tones() -> None:
     assert loudness_of(effects) == -math.inf
     assert loudness_of(np.zeros((RATE, 2), np.float32)) == -math.inf
     assert loudness_of(tone[:10, None]) == -math.inf
+
+
+def test_loudness_of_dialogue_is_that_of_the_time_in_which_somebody_speaks(tmp_path: Path) -> None:
+    speaks = [(RATE, 2 * RATE), (3 * RATE, 4 * RATE)]
+    stem, heard = noise(6 * RATE, 1, 1e-4), noise(6 * RATE, 2, 0.3)
+    tone = 0.05 * np.sin(2 * np.pi * 997 * np.arange(6 * RATE) / RATE).astype(np.float32)
+    for (start, end), level in zip(speaks, (0.1, 0.03), strict=True):
+        stem[start:end] = noise(end - start, 1, level)
+    for start, end in speaks:
+        heard[start:end + RATE // 5 + 480] = tone[:end - start + RATE // 5 + 480, None]
+    write_flac(tmp_path / "stem.flac", stem)
+    write_flac(tmp_path / "heard.flac", heard)
+    speech = speech_frames(tmp_path / "stem.flac")
+    assert [int(n) for n in np.flatnonzero(np.diff(speech.astype(int)))] == [99, 219, 299, 419], "and 0.2 s after"
+    found, share = dialogue_loudness(tmp_path / "heard.flac", speech)
+    assert share == pytest.approx(0.4, abs=0.001)
+    assert found == pytest.approx(-26.0, abs=0.15)  # BS.1770: a full-scale sine of 997 Hz on both sides is 0 LKFS
+    assert speech_frames(tmp_path / "stem.flac", [(5 * RATE, 6 * RATE)])[500:].all(), "kept voices are not in the stem"
+
+
+@pytest.mark.parametrize(("channel", "wanted"), [(0, -29.0), (2, -29.0), (3, None), (4, -27.5)])
+def test_channels_count_as_bs_1770_says(tmp_path: Path, channel: int, wanted: float | None) -> None:
+    sound = np.zeros((RATE, 6), np.float32)
+    sound[:, channel] = 0.05 * np.sin(2 * np.pi * 997 * np.arange(RATE) / RATE)
+    write_flac(tmp_path / "heard.flac", sound)
+    found, _ = dialogue_loudness(tmp_path / "heard.flac", np.ones(100, bool))
+    assert found == (wanted if wanted is None else pytest.approx(wanted, abs=0.1))
+
+
+def test_nobody_speaks_in_silence(tmp_path: Path) -> None:
+    write_flac(tmp_path / "stem.flac", np.zeros(RATE // 2 + 7, np.float32))
+    speech = speech_frames(tmp_path / "stem.flac")
+    assert (len(speech), speech.any()) == (51, False)
+    assert dialogue_loudness(tmp_path / "stem.flac", speech) == (None, 0.0)

@@ -12,7 +12,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.jobs import parse_tag
 from flows.options import Config, Json, Out, Set, State, answer, flags
 from flows.settings import load_settings
 from models.errors import InputError
@@ -52,6 +51,7 @@ def cast_set(series: Series, member: Who,
 
     It holds for all episodes, and from the next run on: what he says is then voiced anew.
     """
+    from flows.jobs import parse_tag
     from tasks.cast import describe_member, find_member, set_voice, synthesizer_key
 
     if not voice and gender is None and person is None:
@@ -148,6 +148,7 @@ def consent_add(person: Annotated[str, typer.Option(help="Who agreed.", show_def
                 out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                 as_json: Json = False) -> int:
     """Record that a person agreed to be imitated or shown."""
+    from flows.jobs import parse_tag
     from tasks.consent import record_consent
     from tasks.store import hash_file
 

@@ -137,7 +137,8 @@ def tone(seconds: float, pitch: float, rate: int) -> Samples:
 def install() -> None:
     """Put the fakes in the place of the default engines of this process."""
     kinds = {"recognizer": "Recognizer", "diarizer": "Diarizer", "language-identifier": "LanguageIdentifier",
-             "translator": "Translator", "synthesizer": "Synthesizer", "shot-detector": "Cuts", "face-detector": "Faces"}
+             "translator": "Translator", "synthesizer": "Synthesizer", "shot-detector": "Cuts",
+             "face-detector": "Faces"}
     for port, kind in kinds.items():
         ENGINES[port] = {**ENGINES[port], NAMES[port]: f"tests.fakes:{kind}"}
     ENGINES["generator"] = {**ENGINES["generator"], "pulse": "tests.pulse:Pulse"}

@@ -99,7 +99,8 @@ def test_one_failing_language_is_seen_as_such(dubbed: tuple[Path, dict[str, Any]
 
 def test_steps_are_tasks(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
     shared, spanish = task_states(named("fake/e1")), task_states(named("fake/e1·es"))
-    assert shared.items() >= dict.fromkeys(("ingest", "shots", "transcribe", "speakers", "languages"), "Completed").items()
+    assert shared.items() >= dict.fromkeys(
+        ("ingest", "shots", "transcribe", "speakers", "languages"), "Completed").items()
     assert spanish == dict.fromkeys(
         ("translate", "synthesize", "mix", "plan", "generate", "watermark", "assemble", "sign", "inspect"), "Completed")
     assert task_states(named("fake/e1·it")) == {"translate": "Failed"}

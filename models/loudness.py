@@ -1,8 +1,8 @@
 """Loudness presets: how loud a programme is delivered, and how high its peaks may be.
 
-`r128`: EBU R 128 (2023), with the tolerance of its quality control. `netflix`: Netflix Sound Mix Specifications 1.6: by
-dialogue-gated loudness, or by that of the programme where there is hardly any dialogue. `web`: what Apple asks of
-podcasts, near which YouTube and Spotify play.
+`r128`: EBU R 128, with the tolerance of its quality control. `netflix`: Netflix Sound Mix Specifications & Best
+Practices: by dialogue-gated loudness, or by that of the programme where there is hardly any dialogue. `web`: what Apple
+asks of podcasts, near which YouTube and Spotify play.
 """
 
 from __future__ import annotations

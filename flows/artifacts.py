@@ -110,7 +110,7 @@ def report_markdown(done: Localized) -> str:
     """Figures against their bars, shots, and where the files are."""
     one = done.deliverable
     wer = "not measured" if one.back_wer is None else f"{one.back_wer:.1%}"
-    checks = [f"| {check.name} | {'–' if check.value is None else f'{check.value:.4g}'} {check.unit} | {check.bar} "
+    checks = [f"| {check.name} | {check.measured} | {check.bar} "
               f"| {check.mark} {check.why or check.worst} |" for check in done.inspection.checks]
     shots = [f"| {shot.shot} | {shot.end - shot.start} | {shot.kind} | {shot.reason} |" for shot in done.plan.shots]
     return "\n".join([

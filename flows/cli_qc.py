@@ -172,6 +172,7 @@ def _clip(file: Path, source: Path | None, subtitles: Path | None, language: str
                 subtitles={kind: space.import_file(subtitles)} if subtitles else {}, video_copied=False)
             inspection = perform(work, inspect, InspectRequest(
                 source=original, shots=shots, assembled=made, language=language or "und", recognizer=None,
+                embedder=space.engine("face-embedder") if "face-embedder" in settings.engines else None,
                 loudness=preset or PRESETS[settings.loudness]))
             yield Found(file.name, work, inspection, original, video)
 
@@ -199,6 +200,5 @@ def _table(checks: tuple[Check, ...]) -> Table:
         table.add_column(name)
     for check in checks:
         mark = STATES[check.state] if check.gate or check.state != "failed" else "[yellow]![/]"
-        value = "" if check.value is None else f"{check.value:.4g} {check.unit}"
-        table.add_row(mark, check.name, value, escape(check.bar), escape(check.why or check.worst))
+        table.add_row(mark, check.name, check.measured, escape(check.bar), escape(check.why or check.worst))
     return table

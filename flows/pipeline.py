@@ -245,6 +245,7 @@ class Pipeline:
                 source=prepared.source, shots=prepared.shots, assembled=assembled, mix=mixed, speech=speech,
                 translation=planned.translation, plan=planned.plan, clips=clips, language=language,
                 recognizer=self.space.engine("recognizer") if settings.check_speech else None,
+                embedder=self.space.engine("face-embedder") if "face-embedder" in settings.engines else None,
                 loudness=PRESETS[settings.loudness]))
             if not self._planning:
                 self._note_language(work, language, planned)

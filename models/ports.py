@@ -360,6 +360,17 @@ class Signer(Engine, Protocol):
         ...
 
 
+class FaceEmbedder(Engine, Protocol):
+    """Tells faces apart."""
+
+    SAME_PERSON: ClassVar[float]
+    """Euclidean distance of two embeddings up to which they are the same person's."""
+
+    def embed(self, frames: Frames) -> NDArray[np.float32]:
+        """Of the largest face of each picture (F, H, W, 3): (F, D); NaN where there is none."""
+        ...
+
+
 # -- generator --------------------------------------------------------------------------------------------------------
 
 

@@ -544,7 +544,15 @@ class Check(Record):
         if self.value is None:
             return f"{self.name} was not measured: {self.why}"
         worst = f", worst at {self.worst}" if self.worst else ""
-        return f"{self.name} is {self.value:.4g}{self.unit and ' '}{self.unit}, the bar is {self.bar}{worst}"
+        return f"{self.name} is {self.measured}, the bar is {self.bar}{worst}"
+
+    @property
+    def measured(self) -> str:
+        """Value and unit, for people."""
+        if self.value is None:
+            return "–"
+        value = f"{self.value:.1%}" if self.unit.startswith("of ") else f"{self.value:.4g}"
+        return f"{value} {self.unit}".strip()
 
 
 class HeardBack(Record):

@@ -80,7 +80,7 @@ def check(name: str, value: float, bar: str, passed: bool, worst: str = "", at: 
 
 def at_most(name: str, value: float, bar: float, worst: str = "", at: int | None = None) -> Check:
     """A check whose value may be `bar` and no more."""
-    return check(name, value, f"≤ {bar:g}", value <= bar, worst, at)
+    return check(name, value, f"≤ {bar:g}" if bar else "= 0", value <= bar, worst, at)
 
 
 def not_made(name: str, why: str) -> Check:

@@ -69,6 +69,8 @@ class Made:
     """None: it is not known what was put where."""
     joins: tuple[int, ...] | None = None
     """Frames of the episode at which its chunks join; None: not known."""
+    whole: bool = False
+    """All of the frame was generated."""
 
 
 @dataclass
@@ -209,9 +211,8 @@ def region(made: Made, source: Source, size: tuple[int, int]) -> Mask:
     """
     clip, faces = made.clip, made.shot.faces
     scale = size[0] / source.height, size[1] / source.width
-    whole = clip is not None and (clip.placement.width, clip.placement.height) == (source.width, source.height)
-    mask = np.full(size, whole and not faces)
-    if clip is not None and not whole:
+    mask = np.full(size, made.whole and not faces)
+    if clip is not None and not made.whole:
         _fill(mask, _sides(clip.placement), scale)
         return mask
     for face in faces:
@@ -341,7 +342,8 @@ def _seam(seen: Seen, made: Sequence[Made]) -> Check:
 
 
 def _drift(seen: Seen, made: Sequence[Made]) -> Check:
-    """The shot whose colours go furthest away from the source's, by the slope of their difference."""
+    """The shot whose colours go furthest away from the source's: by the slope of their difference, less what they
+    vary around it, for light that comes and goes is no drift."""
     from infinitetalk.evaluate.picture import slope
 
     found = []
@@ -350,7 +352,9 @@ def _drift(seen: Seen, made: Sequence[Made]) -> Check:
         if end - start < LEAST_FRAMES:
             continue
         apart = np.array(seen.dub.colour[start:end]) - np.array(seen.source.colour[start:end])
-        found.append((slope(apart) * min(1, (end - start) / 100), one.shot.id, end - 1))
+        way = slope(apart) * (end - start) / 100
+        around = float(np.sqrt(max(0.0, apart.var(0).sum() - way**2 / 12)))  # of a straight way, a twelfth is its own
+        found.append((max(0.0, way - 2 * around) * min(1, 100 / (end - start)), one.shot.id, end - 1))
     if not found:
         return not_made("colour_drift", f"no generated shot has {LEAST_FRAMES} frames")
     far, shot, frame = max(found)
@@ -364,4 +368,6 @@ def _outside(seen: Seen, made: Sequence[Made]) -> Check:
     if not frames:
         return not_made("outside", "all of the picture may be the speaker")
     worst = max(frames, key=lambda frame: seen.apart[frame])
-    return at_most("outside", float(seen.apart[worst]), ALIKE, timecode(seen.tick(worst)), seen.tick(worst))
+    found = at_most("outside", float(seen.apart[worst]), ALIKE, timecode(seen.tick(worst)), seen.tick(worst))
+    # Where whole frames were generated, where a body ends is a guess: that informs only.
+    return found.model_copy(update={"gate": not any(one.whole for one in made)})

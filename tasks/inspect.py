@@ -28,6 +28,7 @@ from models.records import (
 )
 from models.timebase import generation_divisor, timecode
 from tasks.checks import KINDS, at_most, check, not_made
+from tasks.checks_face import check_identity
 from tasks.checks_picture import Made, check_file, check_picture
 from tasks.checks_sound import HURRIED, check_lines, check_track, find_onsets, share
 from tasks.checks_text import check_heard, check_subtitles, check_terms
@@ -60,6 +61,8 @@ class InspectRequest(Request):
     clips: Clips | None = None
     recognizer: EngineRef | None
     """None: nobody listens to what is said."""
+    embedder: EngineRef | None = None
+    """None: nobody looks whether faces are still the same."""
 
 
 @step("inspect", version=2, result=Inspection)
@@ -68,9 +71,11 @@ def inspect(work: Work, request: InspectRequest) -> Inspection:
     video = work.store.path(request.assembled.video)
     lines = request.speech.lines if request.speech else ()
     measured = _measured(work, video, request)
+    made = _made(request)
     spoken = [(line.start, line.start + line.length) for line in lines] if request.speech else None
     checks = [*check_file(video, request.source),
-              *check_picture(work, video, request.source, request.shots.shots, _made(request), spoken)]
+              *check_picture(work, video, request.source, request.shots.shots, made, spoken),
+              check_identity(work, video, request.source, made, request.embedder)]
     work.progress("inspect: sound", 0.5)
     checks += [*check_track(work, video, request.source, request.mix, lines), *_loudness(measured, request),
                _leak(request.mix)]
@@ -95,7 +100,8 @@ def _all(checks: list[Check]) -> Iterator[Check]:
     """The checks in the order of reports, with those that nothing was known for."""
     made = {check.name: check for check in checks}
     for name in KINDS:
-        yield made.get(name) or not_made(name, "nothing is known of lines that were dubbed")
+        yield made.get(name) or not_made(name, "nothing here scores lips: see infinidub evaluate" if name == "sync" else
+                                         "nothing is known of lines that were dubbed")
 
 
 def _made(request: InspectRequest) -> list[Made]:
@@ -112,7 +118,9 @@ def _made(request: InspectRequest) -> list[Made]:
             clip = clips.get(shot.id)
             joins = None if clip is None or clip.joins is None else tuple(
                 shot.start + divisor * join for join in clip.joins)
-            found.append(Made(shot, clip, joins))
+            whole = clip is not None and (clip.placement.width, clip.placement.height) == (
+                request.source.width, request.source.height)
+            found.append(Made(shot, clip, joins, whole))
     return found
 
 

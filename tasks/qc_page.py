@@ -155,7 +155,7 @@ def _table(checks: Sequence[Check]) -> Iterator[str]:
         if check.name in GROUPS:
             yield f'<tr><th scope="colgroup" colspan="5" class="group">{escape(GROUPS[check.name])}</th></tr>'
         kind, sign, word = _noted(check)
-        value = "" if check.value is None else f"{check.value:.4g} {escape(check.unit)}"
+        value = "" if check.value is None else escape(check.measured)
         informs = "" if check.gate else " <span class=dim>(informs)</span>"
         bar = "" if check.value is None else escape(check.bar) + informs
         where = escape(check.why or check.worst)

@@ -407,6 +407,28 @@ def test_faults_of_the_picture(work: Work, request_: InspectRequest, fault: Call
     assert abs(at * FPS / RATE - frame) <= (25 if fault is other_wall else 5)
 
 
+class Eye:
+    """Knows a face by how light it is above the lips."""
+
+    SAME_PERSON = 0.6
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        light = frames[:, 10:25, 15:30].mean((1, 2)) / 50
+        return np.where(light.mean(1, keepdims=True) < 1, np.nan, light).astype(np.float32)
+
+
+@pytest.mark.parametrize(("shade", "distance"), [(1.0, 0), (0.8, 0.7), (0.1, 1)])
+def test_another_face(work: Work, request_: InspectRequest, shade: float, distance: float) -> None:
+    work.engines.by_port["face-embedder"] = Eye()
+    frames = dubbed()
+    frames[CUT:, 12:44, 56:80] = (frames[CUT:, 12:44, 56:80] * shade).astype(np.uint8)
+    given = with_video(request_, movie(work, stem_of(request_.speech.lines), frames))
+    checks = done(work, given.model_copy(update={"recognizer": None, "embedder": EngineRef(name="fake")}))[1]
+    assert checks["identity"].failed == (distance > 0)
+    assert checks["identity"].value >= distance
+    assert "S0002" in checks["identity"].worst
+
+
 def test_a_picture_that_was_passed_on_is_not_decoded(work: Work, request_: InspectRequest,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     plan = request_.plan.model_copy(update={"shots": tuple(

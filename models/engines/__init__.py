@@ -39,6 +39,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "separator": {"demucs": "models.engines.demucs:Demucs"},
     "shot-detector": {"scenedetect": "models.engines.scenedetect:ContentCuts"},
     "face-detector": {"dlib": "models.engines.dlib_faces:DlibFaces"},
+    "face-embedder": {"dlib-resnet": "models.engines.dlib_identity:DlibIdentity"},
     "watermarker": {"spread-spectrum": "models.engines.spread_spectrum:SpreadSpectrum"},
     "signer": {"c2pa": "models.engines.c2pa_signer:C2paSigner"},
     "generator": {

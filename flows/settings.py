@@ -49,11 +49,14 @@ DEFAULT_ENGINES = {
     "generator": "auto",
 }
 
+UNCHOSEN = ("separator", "face-embedder")
+"""Ports without an engine unless one is chosen: what they would do is then not done."""
+
 
 def _engines(chosen: dict[str, str]) -> dict[str, str]:
     for port, name in chosen.items():
-        if port not in DEFAULT_ENGINES:
-            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(DEFAULT_ENGINES)}")
+        if port not in (known := [*DEFAULT_ENGINES, *UNCHOSEN]):
+            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(known)}")
         if name not in ENGINES[port] and not (port == "generator" and name in WORDS):
             raise ValueError(f"@{port}@no {port} is called {name!r}. There are: {', '.join(ENGINES[port])}")
     return DEFAULT_ENGINES | chosen

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     """Hours that it waits."""
     review_on_timeout: Literal["approve", "wait"] = "approve"
     """What then happens: it goes on as if approved, or somebody is told and it waits on."""
-    watermark: Literal["off", "spread-spectrum"] = "spread-spectrum"
+    watermark: Literal["off", "spread-spectrum"] = "off"
     """What hides a number in the dubbed sound, by which a copy is traced."""
     production: bool = False
     """Refuse what is otherwise only flagged: speakers without a voice of their own, pictures without consent,

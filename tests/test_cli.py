@@ -443,9 +443,9 @@ def test_trace_leads_from_a_copy_back_to_the_source(call: Call, dubbed: tuple[Pa
     assert code == 0
     assert (said["episode"], said["language"]) == ("fake/e1", "es")
     names = [step["step"] for step in said["steps"]]
-    assert names[:2] == ["sign", "assemble"]
+    assert names[0] == "sign"
     assert {"ingest", "shots", "transcribe", "speakers", "translate", "synthesize", "synthesize.line", "mix", "plan",
-            "generate", "generate.shot", "watermark"} <= set(names)
+            "generate", "generate.shot", "assemble"} <= set(names)
     assert [source["path"] for source in said["sources"]] == [str(catalog.parent / "e1.mp4")]
     steps = {step["step"]: step for step in said["steps"]}
     assert steps["transcribe"]["execution"]["engine"] == "faster-whisper"

@@ -198,7 +198,8 @@ def _cells(samples: Samples) -> Array:
     frames = _frames(samples[:, None], _window())[:, 0]
     spectrum = np.fft.rfft(frames, axis=1)[:, FIRST:FIRST + BANDS * BINS]
     power = (np.abs(spectrum) ** 2).reshape(len(frames), BANDS, BINS).mean(2)
-    return 10 * np.log10(np.maximum(power, 1e-12))
+    levels: Array = 10 * np.log10(np.maximum(power, 1e-12))
+    return levels
 
 
 def _flat(levels: Array) -> Array:

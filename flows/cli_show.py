@@ -68,7 +68,7 @@ def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = Non
     rows, shards = survey(space, selected), shard_lines(space, catalog)
     if watch and not as_json:
         with Live(Group(status_table(rows), shards_table(shards)), console=stdout, auto_refresh=False) as live:
-            while not all(row.done for row in rows):
+            while not all(row.done or row.awaiting for row in rows):
                 time.sleep(WATCH_S)
                 rows, shards = survey(space, selected), shard_lines(space, catalog)
                 live.update(Group(status_table(rows), shards_table(shards)), refresh=True)

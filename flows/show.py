@@ -157,6 +157,8 @@ def status_table(rows: Sequence[Row]) -> RenderableType:
                f"  [red]{row.trouble.error_class}[/]: {escape(row.trouble.error)}" for row in rows if row.trouble]
     trouble += [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {escape(words)}"
                 for row in rows for words in row.below_bar if not row.trouble]
+    trouble += [f"⏸ {escape(_place(row.episode, row.language))}  {escape(row.awaiting)}"
+                for row in rows if row.awaiting]
     return Group(table, *(trouble if wide else ()))
 
 

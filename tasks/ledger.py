@@ -421,17 +421,6 @@ class Ledger:
             rows = session.scalars(sa.select(t.Edit).where(t.Edit.episode == episode, t.Edit.language == language))
             return {row.line: LineEdit(text=row.text, source=row.source) for row in rows}
 
-    def edit(self, episode: str, language: str, line: str, edit: LineEdit, author: str) -> None:
-        """Set the text of one line."""
-        self.save([t.Edit(episode=episode, language=language, line=line, text=edit.text, source=edit.source,
-                          author=author, updated=_now())])
-
-    def undo_edit(self, episode: str, language: str, line: str) -> None:
-        """Remove the text that was set for a line."""
-        with self.session() as session:
-            session.execute(sa.delete(t.Edit).where(t.Edit.episode == episode, t.Edit.language == language,
-                                                    t.Edit.line == line))
-
     def known_hash(self, path: Path) -> str | None:
         """The hash of a file outside the store, if it was hashed before and did not change since.
 

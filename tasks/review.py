@@ -317,16 +317,15 @@ def change(ledger: Ledger, episode: str, language: str, texts: Mapping[LineId, s
         if len(text) > MAX_TEXT or not text.isprintable():
             raise InputError(f"must be one line of at most {MAX_TEXT} characters", where=name)
     with ledger.session() as session:
-        held = session.get(t.Review, (episode, language), with_for_update=True)
+        session.get(t.Review, (episode, language), with_for_update=True)
         locks, before = _rows(session, t.Lock, episode, language), _rows(session, t.Edit, episode, language)
         for name in texts:
             if name in locks:
                 raise locked(name, locks[name].who, episode, language)
-        if was is not None and held is not None:
-            lines = _load(session, episode, language).by_id
-            stale = [name for name in texts if name in lines and lines[name].text != was]
-            if stale:
-                raise InputError("was changed by somebody else meanwhile", where=stale[0], hint="Load it again")
+        for name in texts if was is not None else ():
+            row = session.get(t.TargetLine, (episode, language, name))
+            if row is not None and _line(row, before.get(name), None, None).text != was:
+                raise InputError("was changed by somebody else meanwhile", where=name, hint="Load it again")
         for name, text in texts.items():
             edit = before.get(name) or t.Edit(episode=episode, language=language, line=name)
             edit.text, edit.source = text.strip(), sha256(sources[name].encode())
@@ -334,10 +333,10 @@ def change(ledger: Ledger, episode: str, language: str, texts: Mapping[LineId, s
             session.add(edit)
             _note(session, episode, language, how, who, name, text=text.strip())
             if approve:
-                row = session.get(t.Approval, (episode, language, name)) or t.Approval(
+                said = session.get(t.Approval, (episode, language, name)) or t.Approval(
                     episode=episode, language=language, line=name)
-                row.digest, row.who, row.updated = digest(sources[name], text.strip()), who, _now()
-                session.add(row)
+                said.digest, said.who, said.updated = digest(sources[name], text.strip()), who, _now()
+                session.add(said)
 
 
 def locked(line: LineId, who: str, episode: str, language: str) -> InputError:

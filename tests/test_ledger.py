@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import alembic.command
@@ -153,17 +153,20 @@ EDIT = LineEdit(text="hola", source="0" * 64)
 LATER = LineEdit(text="buenas", source="1" * 64)
 
 
+def edit(line: str, said: LineEdit) -> t.Edit:
+    return t.Edit(episode="s/e1", language="es", line=line, text=said.text, source=said.source, author="ana",
+                  updated=datetime.now(UTC))
+
+
 def test_takes_and_edits_are_kept_per_episode_and_language(url):
     ledger = Ledger(url)
     ledger.raise_takes("s/e1", "es", ["mix", "assemble"])
     ledger.raise_takes("s/e1", "es", ["mix"])
-    ledger.edit("s/e1", "es", "L0001", EDIT, "ana")
-    ledger.edit("s/e1", "es", "L0001", LATER, "ana")
+    ledger.save([edit("L0001", EDIT)])
+    ledger.save([edit("L0001", LATER)])
     assert ledger.takes("s/e1", "es") == {"mix": 2, "assemble": 1}
     assert ledger.takes("s/e1", "fr") == {}
     assert ledger.edits("s/e1", "es") == {"L0001": LATER}
-    ledger.undo_edit("s/e1", "es", "L0001")
-    assert ledger.edits("s/e1", "es") == {}
 
 
 def in_threads(call) -> None:
@@ -189,7 +192,7 @@ def test_two_that_save_the_same_new_row_or_ask_for_the_same_step_do_not_collide(
     ledger = Ledger(url)
 
     def write(number: int) -> None:
-        ledger.edit("s/e1", "es", f"L{number // 4:04d}", EDIT, "ana")
+        ledger.save([edit(f"L{number // 4:04d}", EDIT)])
         ledger.raise_takes(f"s/e{number // 8}", "es", ["mix", "assemble"] if number % 2 else ["assemble", "mix"])
 
     in_threads(write)
@@ -204,7 +207,7 @@ def test_the_longest_ids_that_records_allow_have_room(url):
         TypeAdapter(kind).validate_python(name)
         with pytest.raises(ValidationError):
             TypeAdapter(kind).validate_python(name + "z")
-    ledger.edit("s/e1", "es", line, EDIT, "ana")
+    ledger.save([edit(line, EDIT)])
     ledger.replace_lines("s/e1", "es", [t.LineRow(episode="s/e1", language="es", line=line, speaker="A", text="hola",
                                                   start=0, end=1, report={})])
     ledger.replace_shots("s/e1", "es", [t.ShotRow(episode="s/e1", language="es", shot=shot, start=0, end=1,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from models import tables as t
 from models.engines import ENGINES
-from models.errors import InputError
+from models.errors import EngineError, InputError
 from models.ports import Turn, Voice
 from models.records import CastVoice, EngineRef, Speaker
 from tasks import cast
@@ -441,3 +443,15 @@ def test_turns_are_looked_up_by_time_alone() -> None:
     turns = _Turns([Turn(0, 30, "long"), *(Turn(t, t + 0.5, "short") for t in range(1, 20))])
     near = turns.near(48_000 * 10, 48_000 * 11)
     assert [(turn.start, turn.speaker) for turn in near] == [(0, "long"), (10, "short"), (11, "short")]
+
+
+def test_pyannote_embeds_by_its_own_encoder_and_says_where_it_hears_nobody(monkeypatch) -> None:
+    from models.engines.pyannote import Pyannote
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(from_numpy=lambda samples: samples))
+    engine = object.__new__(Pyannote)
+    engine._pipeline = SimpleNamespace(_embedding=lambda sound: np.array([[sound.shape[2], 3.0 * sound.max(), 0.0]]))
+    assert np.allclose(engine.embed([np.ones(4, np.float32)]), [[0.8, 0.6, 0.0]])
+    engine._pipeline = SimpleNamespace(_embedding=lambda sound: np.full((1, 3), np.nan))
+    with pytest.raises(EngineError, match="no voice"):
+        engine.embed([np.ones(4, np.float32)])

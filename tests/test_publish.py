@@ -19,6 +19,7 @@ from models.errors import InputError, StorageFullError
 from models.records import (
     Artifact,
     Assembled,
+    CastVoice,
     Check,
     Deliverable,
     EngineRef,
@@ -100,6 +101,14 @@ def stats(folder: Path) -> dict[str, tuple[int, int]]:
 def deliveries(work: Work) -> dict[str, t.Delivery]:
     with work.ledger.session() as session:
         return {Path(row.path).name: row for row in session.scalars(sa.select(t.Delivery))}
+
+
+def test_the_report_flags_each_voice_that_nobody_chose_once(work: Work, given: dict[str, Any]) -> None:
+    chosen = (CastVoice(speaker="A", member="M1", name="Anna", voice="v", chosen="default"),
+              CastVoice(speaker="B", member="M2", name="", voice="w", chosen="person"))
+    report = json.loads(Path(publish(work, **given, cast=chosen).report).read_text())
+    assert [(one["speaker"], one["name"], one["voice"], one["flags"]) for one in report["cast"]] == [
+        ("A", "Anna", "v", ["voice by default: nobody chose it"]), ("B", "", "w", [])]
 
 
 def test_stems_are_delivered_unless_nobody_wants_them(work: Work, given: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     weights_read_only: bool = False
     """The weights lie on a volume that cannot be written to: what was verified is remembered in the state folder."""
     engines: Annotated[dict[str, str], AfterValidator(_engines)] = Field({})
-    """Port → engine name; a generator may also be 'auto' or 'small' (see `flows.choice`); without separator, ducking."""
+    """Port → engine name; a generator may be 'auto' or 'small' (see `flows.choice`); without separator, ducking."""
     options: Annotated[dict[str, dict[str, Scalar]], AfterValidator(_options)] = Field({})
     """Engine name → its own options."""
     loudness: PresetName = "r128"

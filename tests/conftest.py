@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,32 @@ class GivenEngines:
         return self.by_port[port]
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    ledger = Ledger(f"sqlite:///{tmp_path}/infinidub.db")
-    scratch = tmp_path / "scratch"
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with all its tables, to be copied: migrations would take most of the time of a small test."""
+    path = tmp_path_factory.mktemp("tables") / "infinidub.db"
+    Ledger(f"sqlite:///{path}").engine.dispose()
+    return path
+
+
+def place_to_work(folder: Path, tables: Path) -> Work:
+    shutil.copy(tables, folder / "infinidub.db")
+    ledger = Ledger(f"sqlite:///{folder}/infinidub.db")
+    scratch = folder / "scratch"
     scratch.mkdir()
-    return Work(store=FileStore(tmp_path / "store"), ledger=ledger, engines=GivenEngines(), scratch=scratch,
+    return Work(store=FileStore(folder / "store"), ledger=ledger, engines=GivenEngines(), scratch=scratch,
                 run_id=ledger.begin_run("test", {}, {}), episode="series/e01", language="es")
+
+
+@pytest.fixture
+def work(tmp_path: Path, tables: Path) -> Work:
+    return place_to_work(tmp_path, tables)
+
+
+@pytest.fixture(scope="module")
+def module_work(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Work:
+    """The same for all tests of a module, where what they work on is dear to make."""
+    return place_to_work(tmp_path_factory.mktemp("work"), tables)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,7 @@ from tasks.listening import listen_back
 from tasks.media import PictureWriter, loudness, run_ffmpeg, to_yuv, write_flac
 from tasks.step import Work
 from tasks.subtitles import read_shown
+from tests.conftest import GivenEngines
 
 RATE, FPS, FRAMES, CUT, JOIN = 48_000, 25, 125, 60, 93
 LENGTH = FRAMES * RATE // FPS
@@ -69,11 +70,32 @@ Vamos a casa.
 """
 
 
-def voice(count: int, seed: int = 0, level: float = 0.1) -> NDArray[np.float32]:
+@cache
+def voice(count: int, seed: int = 0) -> NDArray[np.float32]:
     t = np.arange(count) / RATE
     buzz = sum(np.sin(2 * np.pi * (120 + 15 * seed + 10 * np.sin(3 * t)) * k * t) / k for k in range(1, 12))
     breath = np.random.default_rng(seed).standard_normal(count)
-    return ((buzz + breath) * (0.6 - 0.4 * np.cos(2 * np.pi * 5 * t)) * level).astype(np.float32)
+    sound = ((buzz + breath) * (0.6 - 0.4 * np.cos(2 * np.pi * 5 * t)) * 0.1).astype(np.float32)
+    sound.setflags(write=False)
+    return sound
+
+
+@pytest.fixture
+def work(module_work: Work) -> Work:
+    """All deliveries lie in one store; who listens and looks is of the test."""
+    module_work.engines = GivenEngines()
+    return module_work
+
+
+measured = cache(loudness)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once() -> Iterator[None]:
+    """A file of the store never changes: it is as loud the next time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.inspect.loudness", measured)
+        yield
 
 
 def put(work: Work, samples: NDArray[np.float32]) -> Artifact:
@@ -83,8 +105,9 @@ def put(work: Work, samples: NDArray[np.float32]) -> Artifact:
 
 
 def spoken(work: Work, number: int, start: int, count: int = 40_000, **changes: Any) -> SpokenLine:
+    audio = changes.get("audio") or put(work, voice(count, number))
     given = {"id": f"L{number:04d}", "speaker": "AB"[number % 2], "voice": "v", "text": TEXTS[number % 3],
-             "audio": put(work, voice(count, number)), "start": start, "length": count, "slot": (start, start + count),
+             "audio": audio, "start": start, "length": count, "slot": (start, start + count),
              "planned": (start, start + count), "natural": count, "stretch": 1.0}
     return SpokenLine(**{**given, **changes})
 
@@ -133,16 +156,15 @@ def encoded(pixels: bytes, rate: int) -> bytes:
         return path.read_bytes()
 
 
-def movie(work: Work, sound: NDArray[np.float32], frames: NDArray[np.uint8] | None = None, *, rate: int = FPS,
+def movie(work: Work, sound: NDArray[np.float32], frames: NDArray[np.uint8], *, rate: int = FPS,
           delay: float = 0) -> Artifact:
     """An MP4 whose sound is a FLAC, so that nothing but the fault changes it."""
     write_flac(work.scratch / "sound.flac", np.column_stack([sound, sound]))
     picture, path = work.scratch / "picture.mp4", work.scratch / "movie.mp4"
-    shown = dubbed() if frames is None else frames
-    picture.write_bytes(encoded(shown.tobytes(), rate))
+    picture.write_bytes(encoded(frames.tobytes(), rate))
     track = ffmpeg.input(str(work.scratch / "sound.flac"), itsoffset=delay)
-    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(picture)).video, track, str(path), vcodec="copy", acodec="flac",
-                             strict="experimental"), where="test")
+    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(picture)).video, track, str(path), c="copy", strict="experimental"),
+               where="test")
     return work.store.put_file(path, "video/mp4")
 
 
@@ -168,9 +190,9 @@ class Ear:
         return Recognition("es", 1.0, tuple(segments))
 
 
-@pytest.fixture
-def request_(work: Work) -> InspectRequest:
-    """A delivery with nothing wrong with it."""
+@pytest.fixture(scope="module")
+def sound_delivery(module_work: Work) -> InspectRequest:
+    work = module_work
     lines = tuple(spoken(work, n, place) for n, place in enumerate(PLACES))
     stem = put(work, stem_of(lines))
     sound = stem_of(lines)
@@ -179,14 +201,13 @@ def request_(work: Work) -> InspectRequest:
     mixed = Mix(language="es", mix=stem, dialogue=stem, bed=stem, bed_kind="ducked", gain_db=0,
                 loudness=Loudness(integrated_lufs=-23, true_peak_dbtp=-5),
                 leak=Leak(db=-45, line="L0001", at=PLACES[1]))
-    made = Assembled(language="es", video=movie(work, sound), subtitles={"srt": subtitles(work, SRT)}, frames=FRAMES,
-                     rate=Fraction(FPS), generated_frames=FRAMES - CUT, video_copied=False)
+    made = Assembled(language="es", video=movie(work, sound, dubbed()), subtitles={"srt": subtitles(work, SRT)},
+                     frames=FRAMES, rate=Fraction(FPS), generated_frames=FRAMES - CUT, video_copied=False)
     face = FaceTrack(id=0, boxes=tuple((n, 56, 12, 24, 32) for n in range(CUT, FRAMES, 10)))
     shots = Shots(frames=FRAMES, shots=(Shot(id="S0001", start=0, end=CUT),
                                         Shot(id="S0002", start=CUT, end=FRAMES, faces=(face,))))
     clip = Clip(shot="S0002", video=stem, frames=FRAMES - CUT, width=32, height=40, chunks=2, joins=(JOIN - CUT,),
                 placement=Placement(x=52, y=8, width=32, height=40))
-    work.engines.by_port["recognizer"] = Ear(*TEXTS)
     return InspectRequest(
         source=source, shots=shots, assembled=made, mix=mixed, speech=Speech(language="es", lines=lines), language="es",
         translation=Translation(language="es", lines=tuple(TranslatedLine(id=x.id, text=x.text) for x in lines)),
@@ -194,6 +215,21 @@ def request_(work: Work) -> InspectRequest:
             PlannedShot(shot="S0001", start=0, end=CUT, kind="passthrough", reason="no face seen"),
             PlannedShot(shot="S0002", start=CUT, end=FRAMES, kind="generate", reason="a face seen"))),
         clips=Clips(clips=(clip,)), recognizer=RECOGNIZER, loudness=as_loud_as(-16.1))
+
+
+@pytest.fixture
+def request_(work: Work, sound_delivery: InspectRequest) -> InspectRequest:
+    """A delivery with nothing wrong with it."""
+    work.engines.by_port["recognizer"] = Ear(*TEXTS)
+    return sound_delivery
+
+
+@pytest.fixture
+def heard(request_: InspectRequest) -> InspectRequest:
+    """The same where no shot was generated: its picture is the source's own stream, which need not be decoded."""
+    plan = request_.plan.model_copy(update={"shots": tuple(
+        shot.model_copy(update={"kind": "passthrough"}) for shot in request_.plan.shots)})
+    return with_video(request_, request_.source.video).model_copy(update={"plan": plan, "clips": None})
 
 
 def as_loud_as(lufs: float) -> Preset:
@@ -229,8 +265,8 @@ def with_lines(work: Work, request: InspectRequest, *lines: SpokenLine) -> Inspe
 
 
 def with_loudness_as_measured(work: Work, request: InspectRequest) -> InspectRequest:
-    measured = loudness(work.store.path(request.assembled.video))
-    return request.model_copy(update={"loudness": as_loud_as(measured.integrated_lufs)})
+    found = measured(work.store.path(request.assembled.video))
+    return request.model_copy(update={"loudness": as_loud_as(found.integrated_lufs)})
 
 
 def test_a_sound_delivery_passes(work: Work, request_: InspectRequest) -> None:
@@ -256,26 +292,26 @@ def test_wrong_rate(work: Work, request_: InspectRequest) -> None:
                                                                            dubbed()[:120], rate=24)))
 
 
-def test_sound_that_is_too_short(work: Work, request_: InspectRequest) -> None:
-    video = movie(work, stem_of(request_.speech.lines)[:-4000])
-    assert "audio_length_ms" in failed(work, with_video(request_, video))
+def test_sound_that_is_too_short(work: Work, heard: InspectRequest) -> None:
+    video = movie(work, stem_of(heard.speech.lines)[:-4000], filmed())
+    assert "audio_length_ms" in failed(work, with_video(heard, video))
 
 
-def test_sound_that_starts_late(work: Work, request_: InspectRequest) -> None:
-    video = movie(work, stem_of(request_.speech.lines), delay=0.02)
-    assert "av_start_ms" in failed(work, with_video(request_, video))
+def test_sound_that_starts_late(work: Work, heard: InspectRequest) -> None:
+    video = movie(work, stem_of(heard.speech.lines), filmed(), delay=0.02)
+    assert "av_start_ms" in failed(work, with_video(heard, video))
 
 
-@pytest.mark.parametrize(("gain", "names"), [(1.3, {"loudness_lufs"}), (0.7, {"loudness_lufs"}),
+@pytest.mark.parametrize(("gain", "names"), [(1.3, {"loudness_lufs"}), (10 ** (-3 / 20), {"loudness_lufs"}),
                                              (3, {"loudness_lufs", "true_peak_dbtp"})])
-def test_wrong_loudness(work: Work, request_: InspectRequest, gain: float, names: set[str]) -> None:
-    right = with_loudness_as_measured(work, request_)
-    sound = np.clip(stem_of(request_.speech.lines) * gain, -1, 1)
-    assert failed(work, with_video(right, movie(work, sound))) == names
+def test_wrong_loudness(work: Work, heard: InspectRequest, gain: float, names: set[str]) -> None:
+    right = with_loudness_as_measured(work, heard)
+    sound = np.clip(stem_of(heard.speech.lines) * gain, -1, 1)
+    assert failed(work, with_video(right, movie(work, sound, filmed()))) == names
 
 
-def test_silence_passes_only_where_nobody_was_to_speak(work: Work, request_: InspectRequest) -> None:
-    silent = with_video(request_, movie(work, np.zeros(LENGTH, np.float32)))
+def test_silence_passes_only_where_nobody_was_to_speak(work: Work, heard: InspectRequest) -> None:
+    silent = with_video(heard, movie(work, np.zeros(LENGTH, np.float32), filmed()))
     assert "loudness_lufs" in failed(work, silent)
     nothing = put(work, np.zeros(LENGTH, np.float32))
     nothing_said = with_lines(work, silent.model_copy(update={
@@ -287,35 +323,35 @@ def test_silence_passes_only_where_nobody_was_to_speak(work: Work, request_: Ins
     assert (result.back_wer, result.onset_within_120ms) == (None, 1)
 
 
-def test_a_shifted_stem(work: Work, request_: InspectRequest) -> None:
-    result, checks = done(work, with_stem(work, request_, stem_of(request_.speech.lines, shift=round(0.2 * RATE))))
+def test_a_shifted_stem(work: Work, heard: InspectRequest) -> None:
+    result, checks = done(work, with_stem(work, heard, stem_of(heard.speech.lines, shift=round(0.2 * RATE))))
     assert not checks["onset_within_120ms"].passed
     assert result.onset_within_120ms == 0
     assert "+200 ms" in checks["onset_within_120ms"].worst
     assert checks["coverage"].passed
 
 
-def test_a_line_that_is_not_in_the_stem(work: Work, request_: InspectRequest) -> None:
-    first, second, third = request_.speech.lines
-    _, checks = done(work, with_stem(work, request_, stem_of((first, second))))
+def test_a_line_that_is_not_in_the_stem(work: Work, heard: InspectRequest) -> None:
+    first, second, third = heard.speech.lines
+    _, checks = done(work, with_stem(work, heard, stem_of((first, second))))
     assert not checks["coverage"].passed
     assert third.id in checks["coverage"].worst
 
 
-def test_lines_of_one_speaker_that_overlap(work: Work, request_: InspectRequest) -> None:
+def test_lines_of_one_speaker_that_overlap(work: Work, heard: InspectRequest) -> None:
     lines = [spoken(work, 0, 24_000, speaker="A"), spoken(work, 1, 50_000, speaker="A"), spoken(work, 2, 140_000)]
-    _, checks = done(work, with_lines(work, request_, *lines))
+    _, checks = done(work, with_lines(work, heard, *lines))
     assert not checks["overlaps"].passed
     assert "L0000 and L0001" in checks["overlaps"].worst
     lines[1] = spoken(work, 1, 50_000, speaker="B")
-    _, checks = done(work, with_lines(work, request_, *lines))
+    _, checks = done(work, with_lines(work, heard, *lines))
     assert checks["overlaps"].passed
     assert checks["onset_within_120ms"].value == 1, "voices are found under each other"
 
 
-def test_stretch_and_overflow(work: Work, request_: InspectRequest) -> None:
+def test_stretch_and_overflow(work: Work, heard: InspectRequest) -> None:
     lines = [spoken(work, 0, 24_000, stretch=1.3), spoken(work, 1, 120_000, stretch=1.2, overflow=4800)]
-    result, checks = done(work, with_lines(work, request_, *lines))
+    result, checks = done(work, with_lines(work, heard, *lines))
     assert not checks["stretch"].passed
     assert checks["stretch"].worst == "L0000 at 00:00:00.500"
     assert (result.stretched_over_1_15, result.overflow_lines) == (1.0, 1)
@@ -324,9 +360,9 @@ def test_stretch_and_overflow(work: Work, request_: InspectRequest) -> None:
     assert not checks["overflow_lines"].failed, "it informs only"
 
 
-def test_wrong_words(work: Work, request_: InspectRequest) -> None:
+def test_wrong_words(work: Work, heard: InspectRequest) -> None:
     work.engines.by_port["recognizer"] = Ear(TEXTS[0], "Hay cuatro perros.", TEXTS[2])
-    result, checks = done(work, request_)
+    result, checks = done(work, heard)
     assert result.back_wer == pytest.approx(2 / 10, abs=1e-4)
     assert not checks["back_wer"].passed
     assert checks["back_wer"].worst == "L0001 heard as 'Hay cuatro perros.' (67 %)"
@@ -335,9 +371,9 @@ def test_wrong_words(work: Work, request_: InspectRequest) -> None:
 
 
 @pytest.mark.parametrize("recognizer", [None, RECOGNIZER])
-def test_nobody_knows_the_language(work: Work, request_: InspectRequest, recognizer: EngineRef | None) -> None:
+def test_nobody_knows_the_language(work: Work, heard: InspectRequest, recognizer: EngineRef | None) -> None:
     work.engines.by_port["recognizer"] = Ear(knows="tlh")
-    result, checks = done(work, request_.model_copy(update={"recognizer": recognizer}))
+    result, checks = done(work, heard.model_copy(update={"recognizer": recognizer}))
     assert result.back_wer is None
     assert checks["back_wer"].state == "not measured"
     assert checks["back_wer"].why
@@ -345,11 +381,11 @@ def test_nobody_knows_the_language(work: Work, request_: InspectRequest, recogni
 
 
 def test_long_stems_are_heard_in_pieces(work: Work) -> None:
-    count = 40
-    lines = tuple(spoken(work, n, n * 60_000 + 30_000, 30_000 + 500 * (n % 7)) for n in range(count))
+    count, unread = 30, put(work, voice(40_000))
+    lines = tuple(spoken(work, n, n * 60_000 + 30_000, 30_000 + 500 * (n % 7), audio=unread) for n in range(count))
     stem = np.zeros(count * 60_000 + 60_000, np.float32)
     for n, line in enumerate(lines):
-        stem[line.start:line.start + line.length] = voice(line.length, n)
+        stem[line.start:line.start + line.length] = voice(line.length, n % 3)
     path = work.scratch / "long.flac"
     write_flac(path, stem)
     ear = Ear(*(line.text for line in lines))
@@ -431,13 +467,10 @@ def test_another_face(work: Work, request_: InspectRequest, shade: float, distan
     assert "S0002" in checks["identity"].worst
 
 
-def test_a_picture_that_was_passed_on_is_not_decoded(work: Work, request_: InspectRequest,
+def test_a_picture_that_was_passed_on_is_not_decoded(work: Work, heard: InspectRequest,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = request_.plan.model_copy(update={"shots": tuple(
-        shot.model_copy(update={"kind": "passthrough"}) for shot in request_.plan.shots)})
-    passed = with_video(request_, request_.source.video).model_copy(update={"plan": plan, "clips": None})
     monkeypatch.setattr("tasks.checks_picture.FrameReader", None)
-    _, checks = done(work, passed)
+    _, checks = done(work, heard)
     assert {checks[name].value for name in ("black_s", "frozen_s", "passthrough", "shot_edges")} == {0}
     assert "no shot was generated" in checks["seam"].why
 
@@ -455,68 +488,62 @@ def test_of_a_clip_from_elsewhere_what_can_be_measured_is(work: Work, request_: 
 # -- faults of the sound ----------------------------------------------------------------------------------------------
 
 
-def test_sound_that_lies_elsewhere(work: Work, request_: InspectRequest) -> None:
-    late = np.roll(stem_of(request_.speech.lines), round(0.04 * RATE))
-    _, checks = done(work, with_video(request_, movie(work, late)))
+def test_sound_that_lies_elsewhere(work: Work, heard: InspectRequest) -> None:
+    late = np.roll(stem_of(heard.speech.lines), round(0.04 * RATE))
+    _, checks = done(work, with_video(heard, movie(work, late, filmed())))
     assert checks["av_offset_ms"].failed
     assert checks["av_offset_ms"].value == pytest.approx(40, abs=0.1)
     assert checks["av_start_ms"].passed, "the container is right: only listening tells"
 
 
-def test_a_second_without_sound(work: Work, request_: InspectRequest) -> None:
+def test_a_second_without_sound(work: Work, heard: InspectRequest) -> None:
     buzz = (np.random.default_rng(0).standard_normal(LENGTH) * 0.01).astype(np.float32)
-    sound = stem_of(request_.speech.lines) + buzz
+    sound = stem_of(heard.speech.lines) + buzz
     stem = put(work, sound)
-    mixed = request_.mix.model_copy(update={"mix": stem, "bed": put(work, buzz)})
-    source = request_.source.model_copy(update={"audio": stem})
-    there = request_.model_copy(update={"mix": mixed, "source": source, "recognizer": None})
-    assert "silent_s" not in failed(work, with_video(there, movie(work, sound)))
+    mixed = heard.mix.model_copy(update={"mix": stem, "bed": put(work, buzz)})
+    source = heard.source.model_copy(update={"audio": stem})
+    there = heard.model_copy(update={"mix": mixed, "source": source, "recognizer": None})
+    assert "silent_s" not in failed(work, with_video(there, movie(work, sound, filmed())))
     sound[96_000:144_000] = 0
-    _, checks = done(work, with_video(there, movie(work, sound)))
+    _, checks = done(work, with_video(there, movie(work, sound, filmed())))
     assert checks["silent_s"].failed
     assert checks["silent_s"].value == pytest.approx(1, abs=0.05)
     assert checks["silent_s"].at == pytest.approx(96_000, abs=1000)
 
 
-def test_silence_of_a_bed_that_was_given_is_its_own(work: Work, request_: InspectRequest) -> None:
+def test_silence_of_a_bed_that_was_given_is_its_own(work: Work, heard: InspectRequest) -> None:
     speaking = put(work, voice(LENGTH, 7))
-    source = request_.source.model_copy(update={"audio": speaking})
-    mixed = request_.mix.model_copy(update={"bed": put(work, np.zeros(LENGTH, np.float32))})
-    checks = done(work, request_.model_copy(update={"source": source, "mix": mixed}))[1]
+    source = heard.source.model_copy(update={"audio": speaking})
+    mixed = heard.mix.model_copy(update={"bed": put(work, np.zeros(LENGTH, np.float32))})
+    checks = done(work, heard.model_copy(update={"source": source, "mix": mixed}))[1]
     assert checks["silent_s"].passed, "between lines nothing was to be heard"
 
 
-def test_a_voice_in_the_bed_is_noted(work: Work, request_: InspectRequest) -> None:
-    mixed = request_.mix.model_copy(update={"leak": Leak(db=-12, line="L0001", at=PLACES[1])})
-    check = done(work, request_.model_copy(update={"mix": mixed, "recognizer": None}))[1]["leak_db"]
+def test_a_voice_in_the_bed_is_noted(work: Work, heard: InspectRequest) -> None:
+    mixed = heard.mix.model_copy(update={"leak": Leak(db=-12, line="L0001", at=PLACES[1])})
+    check = done(work, heard.model_copy(update={"mix": mixed, "recognizer": None}))[1]["leak_db"]
     assert (check.state, check.failed) == ("failed", False), "how much a ducked bed may leak is for a person to say"
 
 
-def test_three_lu_too_quiet(work: Work, request_: InspectRequest) -> None:
-    right = with_loudness_as_measured(work, request_)
-    _, checks = done(work, with_video(right, movie(work, stem_of(request_.speech.lines) * 10 ** (-3 / 20))))
-    assert checks["loudness_lufs"].failed
-
-
-def test_dialogue_is_judged_where_the_preset_asks_for_it(work: Work, request_: InspectRequest) -> None:
-    request_ = request_.model_copy(update={"recognizer": None})
-    heard = done(work, request_)[1]["loudness_lufs"].value
-    gated = Preset(programme=Anchor(lufs=-60, tolerance_lu=1), dialogue=Anchor(lufs=heard, tolerance_lu=2),
+def test_dialogue_is_judged_where_the_preset_asks_for_it(work: Work, heard: InspectRequest) -> None:
+    heard = heard.model_copy(update={"recognizer": None})
+    loud = done(work, heard)[1]["loudness_lufs"].value
+    gated = Preset(programme=Anchor(lufs=-60, tolerance_lu=1), dialogue=Anchor(lufs=loud, tolerance_lu=2),
                    true_peak_dbtp=-1)
-    _, checks = done(work, request_.model_copy(update={"loudness": gated}))
+    _, checks = done(work, heard.model_copy(update={"loudness": gated}))
     assert checks["dialogue_lufs"].state == "passed"
     assert not checks["loudness_lufs"].gate
-    much = gated.model_copy(update={"dialogue": Anchor(lufs=heard + 5, tolerance_lu=2)})
-    assert done(work, request_.model_copy(update={"loudness": much}))[1]["dialogue_lufs"].failed
+    much = gated.model_copy(update={"dialogue": Anchor(lufs=loud + 5, tolerance_lu=2)})
+    assert done(work, heard.model_copy(update={"loudness": much}))[1]["dialogue_lufs"].failed
 
 
 # -- faults of the text -----------------------------------------------------------------------------------------------
 
 
-def test_a_term_that_is_missing(work: Work, request_: InspectRequest) -> None:
-    first, *others = request_.translation.lines
+def test_a_term_that_is_missing(work: Work, heard: InspectRequest) -> None:
+    first, *others = heard.translation.lines
     flagged = first.model_copy(update={"flags": ("glossary: lighthouse → faro is missing",)})
-    given = request_.model_copy(update={"translation": Translation(language="es", lines=(flagged, *others))})
+    given = heard.model_copy(update={"translation": Translation(language="es", lines=(flagged, *others))})
     check = done(work, given)[1]["glossary"]
     assert check.failed
     assert "L0000" in check.worst
@@ -548,7 +575,7 @@ def test_silence_has_no_onset() -> None:
 
 
 def test_a_voice_is_found_under_another(tmp_path: Path) -> None:
-    mixed = voice(96_000, 1)
+    mixed = voice(96_000, 1).copy()
     mixed[30_123:60_123] += voice(30_000, 2)
     at, likeness = find_voice(mixed, voice(30_000, 2))
     assert at == 30_123

@@ -72,7 +72,6 @@ class Ge2e(Adapter):
         import torch
 
         self._options = read_options(Ge2eOptions, ref.name, ref.options)
-        self._threads = home.threads
         path = home.weights(self._options.model) / "pretrained.pt"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
@@ -113,7 +112,7 @@ class Ge2e(Adapter):
     def _embed(self, stretches: Sequence[Samples]) -> Vectors:
         import torch
 
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(1)  # its steps are too small to share: beside other work four took 60 times as long
         with torch.inference_mode():
             looks = [(k, look) for k, samples in enumerate(stretches) for look in self._looks(samples)]
             looks.sort(key=lambda item: len(item[1]))

@@ -235,7 +235,7 @@ class Small(Adapter):
                                  hint=f"Name a folder of {self.SIZE}: options.{self.SIZE}.path")
             device = self._options.device if self._options.device != "auto" else self._home.device
             if device == "cpu":
-                torch.set_num_threads(self._home.threads)
+                torch.set_num_threads(1)  # too small to share: beside other work four took ten times as long
             self._loaded = load(folder, device)
         return self._loaded
 

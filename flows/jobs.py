@@ -42,8 +42,9 @@ def catalog_jobs(catalog: Catalog, out: Path) -> list[EpisodeJob]:
         video=episode.video, out=out,
         languages=catalog.languages_of(episode), source_language=catalog.source_language, me=episode.me,
         transcript=episode.transcript, diarization=episode.diarization, script=episode.script,
-        dialogue=episode.dialogue, glossary=catalog.glossary, cast=catalog.cast, people=catalog.people, generator=catalog.generator_of(episode), picture_s=picture_s,
-        profile=catalog.profile, foreign=catalog.foreign, review=catalog.review,
+        dialogue=episode.dialogue, glossary=catalog.glossary, cast=catalog.cast, people=catalog.people,
+        generator=catalog.generator_of(episode), picture_s=picture_s, profile=catalog.profile, foreign=catalog.foreign,
+        review=catalog.review,
         priority=episode.priority) for episode in catalog.episodes]
     return sorted(jobs, key=lambda job: -job.priority)
 

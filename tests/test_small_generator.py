@@ -135,7 +135,7 @@ def test_the_lower_face_alone_is_made_anew_and_follows_the_face(folder: Path) ->
         filmed = what.frame(index)[place.y:place.y + place.height, place.x:place.x + place.width]
         changed.append(np.argwhere((frame != filmed).any(2)))
     for first, x in ((changed[0], 60), (changed[-1], 180)):
-        (top, left), (bottom, right) = first.min(0) + (place.y, place.x), first.max(0) + (place.y, place.x)
+        (top, left), (bottom, right) = (edge + np.array((place.y, place.x)) for edge in (first.min(0), first.max(0)))
         assert abs((left + right) / 2 - (x + 0.5 * 80)) < 24  # to a cell and a half of the small picture
         assert top > 50 + 0.25 * 80
         assert bottom > 50 + 0.9 * 80

@@ -133,7 +133,7 @@ def test_a_plan_says_gpu_seconds_and_their_price(ran: tuple[Path, Settings, Sess
     work = space.work(run.run_id, episode=one.job.id, language="es")
     pipeline = Pipeline(space, one.job, perform)
     prepared = pipeline.prepare(work)
-    speech = pipeline._speech(work, {}, prepared, "es")
+    _, speech = pipeline._speech(work, {}, prepared, "es", pipeline._cast(work, prepared.transcript, "es"))
     pipeline._plan(work, {}, prepared, speech)
 
     (row, failing) = forecast(space, [one])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.options import Config, Json, Out, Set, State, answer, flags
+from flows.options import By, Config, Json, Out, Set, State, answer, flags, who
 from flows.settings import load_settings
 from models.errors import InputError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.consent import Consent
 
 Series = Annotated[str, typer.Argument(help="The series, as the catalog names it.", show_default=False)]
-Who = Annotated[str, typer.Argument(help="M1, M2 … or a name.", show_default=False)]
+Someone = Annotated[str, typer.Argument(help="M1, M2 … or a name.", show_default=False)]
 Kind = Literal["voice", "likeness"]
 
 
@@ -38,14 +37,14 @@ def cast_list(series: Annotated[str, typer.Argument(help="Only this series.", sh
     return _shown(members(_space(out, state, config, assignments).ledger, series), as_json)
 
 
-def cast_set(series: Series, member: Who,
+def cast_set(series: Series, member: Someone,
              voice: Annotated[list[str] | None, typer.Option("--voice", metavar="TAG=VOICE", show_default=False, help=
                               "His voice in a language from now on, e.g. es=ef_dora. Repeatable.")] = None,
              gender: Annotated[Literal["female", "male"] | None, typer.Option(
                  help="Over what his pitch says; for voices still to be chosen.", show_default=False)] = None,
              person: Annotated[str | None, typer.Option(
                  help="The real person who is seen and heard; '' for nobody.", show_default=False)] = None,
-             out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+             by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
              as_json: Json = False) -> int:
     """Decide about a member of the cast: his voices, his gender, who he really is.
 
@@ -57,7 +56,7 @@ def cast_set(series: Series, member: Who,
     if not voice and gender is None and person is None:
         raise InputError("say what to set", hint="Give --voice TAG=VOICE, --gender or --person")
     space = _space(out, state, config, assignments)
-    who, ref, wanted = find_member(space.ledger, series, member), space.engine("synthesizer"), dict[str, str]()
+    one, ref, wanted = find_member(space.ledger, series, member), space.engine("synthesizer"), dict[str, str]()
     engine: Any = space.engines.get("synthesizer", ref) if voice else None
     for assignment in voice or ():
         tag, equals, name = assignment.partition("=")
@@ -67,35 +66,35 @@ def cast_set(series: Series, member: Who,
         engine.check_voice(name, language)
         wanted[language] = name
     for language, name in wanted.items():
-        set_voice(space.ledger, who, language, synthesizer_key(ref), name, getpass.getuser())
+        set_voice(space.ledger, one, language, synthesizer_key(ref), name, who(by))
     if gender is not None or person is not None:
-        describe_member(space.ledger, who, getpass.getuser(), gender=gender, person=_line(person, "--person"))
-    return _shown([find_member(space.ledger, series, who.id)], as_json)
+        describe_member(space.ledger, one, who(by), gender=gender, person=_line(person, "--person"))
+    return _shown([find_member(space.ledger, series, one.id)], as_json)
 
 
-def cast_rename(series: Series, member: Who,
+def cast_rename(series: Series, member: Someone,
                 name: Annotated[str, typer.Argument(help="What he is called from now on.", show_default=False)],
-                out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+                by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                 as_json: Json = False) -> int:
     """Give a member of the cast a name; transcripts and catalogs may use it."""
     from tasks.cast import describe_member, find_member
 
     space = _space(out, state, config, assignments)
-    who = find_member(space.ledger, series, member)
-    describe_member(space.ledger, who, getpass.getuser(), name=_line(name, "NAME"))
-    return _shown([find_member(space.ledger, series, who.id)], as_json)
+    one = find_member(space.ledger, series, member)
+    describe_member(space.ledger, one, who(by), name=_line(name, "NAME"))
+    return _shown([find_member(space.ledger, series, one.id)], as_json)
 
 
-def cast_merge(series: Series, member: Who,
+def cast_merge(series: Series, member: Someone,
                into: Annotated[str, typer.Argument(help="Who he is: his voices stay.", show_default=False)],
-               out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+               by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                as_json: Json = False) -> int:
     """Say that two members of the cast are one."""
     from tasks.cast import find_member, merge
 
     space = _space(out, state, config, assignments)
     one, other = (find_member(space.ledger, series, name) for name in (member, into))
-    merge(space.ledger, one, other, getpass.getuser())
+    merge(space.ledger, one, other, who(by))
     return _shown([find_member(space.ledger, series, other.id)], as_json)
 
 
@@ -103,13 +102,13 @@ def cast_assign(episode: Annotated[str, typer.Argument(help="series/id", show_de
                 speaker: Annotated[str, typer.Argument(help="As the episode calls him, e.g. A.", show_default=False)],
                 member: Annotated[str, typer.Argument(help="M1, a name, or 'new' for somebody else than it seemed.",
                                                       show_default=False)],
-                out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+                by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                 as_json: Json = False) -> int:
     """Say who a speaker of one episode is."""
     from tasks.cast import assign
 
     space = _space(out, state, config, assignments)
-    return _shown([assign(space.ledger, episode, speaker, member, getpass.getuser())], as_json)
+    return _shown([assign(space.ledger, episode, speaker, member, who(by))], as_json)
 
 
 def _shown(found: Sequence[Member], as_json: bool) -> int:
@@ -145,7 +144,7 @@ def consent_add(person: Annotated[str, typer.Option(help="Who agreed.", show_def
                                                       show_default=False)] = "",
                 file: Annotated[Path | None, typer.Option(help="A file that proves it; its hash is noted.",
                                                           show_default=False)] = None,
-                out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+                by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                 as_json: Json = False) -> int:
     """Record that a person agreed to be imitated or shown."""
     from flows.jobs import parse_tag
@@ -159,7 +158,7 @@ def consent_add(person: Annotated[str, typer.Option(help="Who agreed.", show_def
     languages = [parse_tag(tag, "--lang") for tag in lang or ()]
     digest = hash_file(file) if file else ""
     space = _space(out, state, config, assignments, existing=False)
-    return _consents([record_consent(space.ledger, person, kind, scope, getpass.getuser(), languages=languages,
+    return _consents([record_consent(space.ledger, person, kind, scope, who(by), languages=languages,
                                      expires=last, evidence=evidence, evidence_sha256=digest)], as_json)
 
 
@@ -173,12 +172,12 @@ def consent_list(person: Annotated[str, typer.Option(help="Only this person's.",
 
 
 def consent_revoke(number: Annotated[int, typer.Argument(help="Number of the record.", show_default=False)],
-                   out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+                   by: By = None, out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
                    as_json: Json = False) -> int:
     """Take a consent back: nothing more is made that needs it. Delivered files stay where they are."""
     from tasks.consent import revoke
 
-    return _consents([revoke(_space(out, state, config, assignments).ledger, number, getpass.getuser())], as_json)
+    return _consents([revoke(_space(out, state, config, assignments).ledger, number, who(by))], as_json)
 
 
 def _consents(found: Sequence[Consent], as_json: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.options import Config, Json, Out, Set, State, answer, flags
+from flows.options import By, Config, Json, Out, Set, State, answer, flags, who
 from flows.review import go_on, reviewed, spoken_language
 from models.errors import InputError
 
@@ -24,30 +23,29 @@ Episode = Annotated[str, typer.Argument(help="Full id, e.g. harbor-lights/s01e01
 Language = Annotated[str, typer.Option(metavar="TAG", help="Language of the texts.", show_default=False)]
 Lines = Annotated[list[str] | None, typer.Option("--line", metavar="ID", show_default=False,
                                                  help="Only this line, e.g. L0003. Repeatable.")]
-Who = Annotated[str | None, typer.Option("--by", metavar="NAME", show_default=False,
-                                         help="Who says so; the account's name unless given.")]
 
 
 def review_export(episode: Episode, lang: Language,
+                  file: Annotated[Path | None, typer.Argument(
+                      help="The file; else one here, named after the episode.", show_default=False)] = None,
                   kind: Annotated[Literal["csv", "srt", "dapt"], typer.Option(
                       "--format", help="A table, subtitles, or W3C DAPT.")] = "csv",
-                  file: Annotated[Path | None, typer.Option(
-                      "--out", help="The file; else one here, named after the episode.", show_default=False)] = None,
-                  by: Who = None, state: State = None, config: Config = None, as_json: Json = False) -> int:
+                  by: By = None, out: Out = None, state: State = None, config: Config = None,
+                  assignments: Set = None, as_json: Json = False) -> int:
     """Write the texts of one language to a file."""
     from tasks import review
     from tasks.review_files import NAMES, write
     from tasks.store import writing
 
-    space, known = reviewed(flags(None, state), config, episode)
+    space, known = reviewed(flags(out, state, None, assignments), config, episode)
     found = review.load(space.ledger, episode, lang)
     target = file or Path(f"{episode.rpartition('/')[2]}.{lang}{NAMES[kind]}")
     if file is None and target.exists():
         raise InputError("is there already, and may hold somebody's work", where=str(target),
-                         hint="Move it, or name another file with --out")
+                         hint="Move it, or name another file")
     with writing(target) as partial:
         partial.write_bytes(write(found, kind, spoken_language(space, known, found)))
-    review.note_export(space.ledger, found, _who(by), target.name)
+    review.note_export(space.ledger, found, who(by), target.name)
     answer(as_json, {"file": str(target), "lines": len(found.lines), "state": found.state},
            f"{len(found.lines)} lines in {escape(str(target))}")
     return 0
@@ -57,56 +55,60 @@ def review_import(episode: Episode,
                   file: Annotated[Path, typer.Argument(help="CSV, SRT, WebVTT, or DAPT (.ttml).", show_default=False)],
                   lang: Language,
                   approve: Annotated[bool, typer.Option("--approve", help="All of it is approved, then.")] = False,
-                  by: Who = None, out: Out = None, state: State = None, config: Config = None,
-                  as_json: Json = False) -> int:
+                  by: By = None, out: Out = None, state: State = None, config: Config = None,
+                  assignments: Set = None, as_json: Json = False) -> int:
     """Take over what somebody changed in a file: all of it, or, where something is wrong, nothing."""
     from tasks import review
     from tasks.review_files import changes, kind_of
 
-    space, _ = reviewed(flags(out, state), config, episode)
+    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
     found = review.load(space.ledger, episode, lang)
     changed = changes(_read(file), kind_of(file), found, file.name)
-    who = _who(by)
-    review.change(space.ledger, episode, lang, changed, {line.id: line.source for line in found.lines}, who,
+    author = who(by)
+    review.change(space.ledger, episode, lang, changed, {line.id: line.source for line in found.lines}, author,
                   how="import")
-    done = review.approve(space.ledger, episode, lang, None, who) if approve else None
-    waits = found.state == "awaiting" and not approve
+    done = review.approve(space.ledger, episode, lang, None, author) if approve else None
+    waits = not approve and (found.state == "awaiting" or (found.state == "approved" and bool(changed)))
     rerun = go_on(space, episode, lang) if (done.opened if done else changed and not waits) else None
     said = [f"{len(changed)} of {len(found.lines)} lines changed" + (f": {', '.join(list(changed)[:20])}" if changed
                                                                     else "")]
-    said += [f"it still awaits approval: infinidub review approve {episode} --lang {lang}"] if waits else []
+    said += [f"now it awaits approval: infinidub review approve {episode} --lang {lang}"] if waits else []
     answer(as_json, {"changed": list(changed), "lines": len(found.lines), "approved": done.lines if done else 0,
+                     "awaiting": waits,
                      "rerun": _plain(rerun)}, *said, rerun.words if rerun else "")
     return 0
 
 
-def review_approve(episode: Episode, lang: Language, line: Lines = None, by: Who = None, out: Out = None,
-                   state: State = None, config: Config = None, as_json: Json = False) -> int:
+def review_approve(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
+                   state: State = None, config: Config = None, assignments: Set = None,
+                   as_json: Json = False) -> int:
     """Find texts right as they are; once all are, the language goes on."""
     from tasks import review
 
-    space, _ = reviewed(flags(out, state), config, episode)
-    done = review.approve(space.ledger, episode, lang, line or None, _who(by))
+    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
+    done = review.approve(space.ledger, episode, lang, line or None, who(by))
     return _went_on(space, episode, lang, done, "approved", as_json)
 
 
-def review_lock(episode: Episode, lang: Language, line: Lines = None, by: Who = None, out: Out = None,
-                state: State = None, config: Config = None, as_json: Json = False) -> int:
+def review_lock(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
+                state: State = None, config: Config = None, assignments: Set = None,
+                as_json: Json = False) -> int:
     """Keep the texts of lines as they are, whatever engines, scripts and imports say."""
     from tasks import review
 
-    space, _ = reviewed(flags(out, state), config, episode)
-    done = review.lock(space.ledger, episode, lang, _named(line), _who(by))
+    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
+    done = review.lock(space.ledger, episode, lang, _named(line), who(by))
     return _went_on(space, episode, lang, done, "locked", as_json)
 
 
-def review_unlock(episode: Episode, lang: Language, line: Lines = None, by: Who = None, out: Out = None,
-                  state: State = None, config: Config = None, as_json: Json = False) -> int:
+def review_unlock(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
+                  state: State = None, config: Config = None, assignments: Set = None,
+                  as_json: Json = False) -> int:
     """Let the texts of locked lines be changed again."""
     from tasks import review
 
-    space, _ = reviewed(flags(out, state), config, episode)
-    freed = review.unlock(space.ledger, episode, lang, _named(line), _who(by))
+    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
+    freed = review.unlock(space.ledger, episode, lang, _named(line), who(by))
     answer(as_json, {"unlocked": freed}, f"{freed} lines unlocked")
     return 0
 
@@ -114,11 +116,12 @@ def review_unlock(episode: Episode, lang: Language, line: Lines = None, by: Who 
 def review_log(episode: Episode,
                lang: Annotated[str | None, typer.Option(metavar="TAG", help="Only this language.",
                                                         show_default=False)] = None,
-               out: Out = None, state: State = None, config: Config = None, as_json: Json = False) -> int:
+               out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
+               as_json: Json = False) -> int:
     """Show who did what to an episode's texts, and when."""
     from tasks import review
 
-    space, _ = reviewed(flags(out, state), config, episode)
+    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
     events = review.log(space.ledger, episode, lang or "")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("when", "who", "what", "lang", "line", ""):
@@ -132,7 +135,7 @@ def review_log(episode: Episode,
 
 def review_serve(port: Annotated[int, typer.Option(help="Port of the page; any free one unless given.")] = 0,
                  catalog: Annotated[Path | None, typer.Option(help="Only its episodes.", show_default=False)] = None,
-                 by: Who = None, out: Out = None, state: State = None, config: Config = None,
+                 by: By = None, out: Out = None, state: State = None, config: Config = None,
                  assignments: Set = None, as_json: Json = False) -> int:
     """Review texts on a page of this machine: listen, compare, edit, approve."""
     from flows.jobs import catalog_jobs
@@ -142,7 +145,7 @@ def review_serve(port: Annotated[int, typer.Option(help="Port of the page; any f
     space, _ = reviewed(flags(out, state, None, assignments), config, catalog=catalog)
     only = None if catalog is None else [job.id for job in catalog_jobs(load_catalog(catalog), space.settings.out)]
     with suppress(KeyboardInterrupt):  # the only way to end it
-        serve(space, _who(by), port, only,
+        serve(space, who(by), port, only,
               lambda url: answer(as_json, {"url": url}, f"Review at {url}\nCtrl-C ends it. The address is a key:"
                                                         " keep it to yourself."))
     return 0
@@ -175,8 +178,3 @@ def _read(file: Path) -> bytes:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(file)) from error
 
-
-def _who(name: str | None) -> str:
-    if name is not None and not (name.strip() and name.isprintable() and len(name) <= 100):
-        raise InputError("must be a name on one line", where="--by")
-    return name.strip() if name else getpass.getuser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ Episodes = Annotated[list[str] | None, typer.Option("--episode", metavar="ID", s
                                                     help="Only this episode. Repeatable.")]
 Languages = Annotated[list[str] | None, typer.Option("--lang", metavar="TAG", show_default=False,
                                                      help="Only this language. Repeatable.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", show_default=False,
+                                        help="Who says so; the account's name unless given.")]
 AcceptSource = Annotated[bool, typer.Option("--accept-new-source",
                                             help="Dub anew an episode whose file is no longer the one it was.")]
 
@@ -57,6 +60,17 @@ def flags(out: Path | None = None, state: Path | None = None, generator: str | N
         refuse_secrets([name], "--set ")
         values[name] = _value(text)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def who(by: str | None) -> str:
+    """Whose word it is, for the log.
+
+    Raises:
+        InputError: That is no name.
+    """
+    if by is not None and not (by.strip() and by.isprintable() and len(by) <= 100):
+        raise InputError("must be a name on one line", where="--by")
+    return by.strip() if by else getpass.getuser()
 
 
 def answer(as_json: bool, data: dict[str, Any], *parts: RenderableType) -> None:

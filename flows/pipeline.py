@@ -364,7 +364,7 @@ class Pipeline:
             cast=voices, foreign=job.foreign or self.space.settings.foreign,
             strict=self.space.settings.production and not self._wants_review, glossary=job.glossary.get(language, {}),
             edits=review.edits(work.ledger, job.id, language, transcript.lines), script=text, script_format=kind))
-        translation = self._reviewed(work, transcript, translation, gate=track is None)
+        translation = self._reviewed(work, takes, transcript, translation, gate=track is None)
         if track:
             return translation, self._step(work, takes, read_dialogue, DialogueRequest(
                 dialogue=track, transcript=transcript, translation=translation, length=prepared.length))
@@ -378,11 +378,13 @@ class Pipeline:
     def _wants_review(self) -> bool:
         return self.space.settings.review if self.job.review is None else self.job.review
 
-    def _reviewed(self, work: Work, transcript: Transcript, translation: Translation, *, gate: bool) -> Translation:
+    def _reviewed(self, work: Work, takes: dict[str, int], transcript: Transcript, translation: Translation, *,
+                  gate: bool) -> Translation:
         """The translation as it is voiced; where a review is asked for, once it is approved.
 
         Args:
             work: Of the language.
+            takes: How often each step was asked for anew.
             transcript: What is said in the source.
             translation: What is to be said.
             gate: A review may hold it up; a finished dialogue track is voiced already.
@@ -400,7 +402,9 @@ class Pipeline:
                 raise NotDoneError("translate")  # nobody was asked yet, and looking asks nobody
             raise review.awaited(review.ask(work.ledger, self.job.id, language, timeout_h=settings.review_timeout_h,
                                             on_timeout=settings.review_on_timeout))
-        return review.settled(work.ledger, self.job.id, transcript, translation)
+        fixed = review.approved(work.ledger, self.job.id, transcript, translation)
+        return self._step(work, takes, review.settle, review.ReviewedRequest(
+            translation=translation, approved=fixed)) if fixed else translation
 
     def _heard_script(self, work: Work, takes: dict[str, int], track: Artifact, language: str) -> Artifact:
         """What is said in a finished dialogue track, as the script that was not given with it: for the subtitles."""

@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from models import tables as t
 from models.errors import AwaitingReviewError, InputError
 from models.recipe import canonical, sha256
-from models.records import Line, LineEdit, LineId, Transcript, TranslatedLine, Translation
+from models.records import Line, LineEdit, LineId, Request, Transcript, TranslatedLine, Translation
 from models.review import Review, ReviewLine, Said, State, digest
 from tasks.ledger import Ledger
+from tasks.step import Work, step
 
 TIME_OUT = "time-out"
 """Who approves what nobody looked at in time."""
@@ -276,19 +277,29 @@ def time_out(ledger: Ledger, only: tuple[str, str] | None = None) -> list[tuple[
     return over
 
 
-def settled(ledger: Ledger, episode: str, transcript: Transcript, translation: Translation) -> Translation:
-    """A translation as it is voiced: what a person approved or locked is said as it is, and in no shorter way."""
+def approved(ledger: Ledger, episode: str, transcript: Transcript, translation: Translation) -> tuple[LineId, ...]:
+    """The lines that a person approved or locked as they are, and for which the engine had other texts, too."""
     with ledger.session() as session:
         held, approvals = (_rows(session, table, episode, translation.language) for table in (t.Lock, t.Approval))
-    if not held and not approvals:
-        return translation
     sources = {line.id: line.text for line in transcript.lines}
-    fixed = {line.id for line in translation.lines if line.id in held or (
+    return tuple(line.id for line in translation.lines if line.candidates and (line.id in held or (
         line.id in approvals and approvals[line.id].who != TIME_OUT
-        and approvals[line.id].digest == digest(sources[line.id], line.text))}
-    return translation.model_copy(update={"lines": tuple(
-        line.model_copy(update={"candidates": ()}) if line.id in fixed and line.candidates else line
-        for line in translation.lines)})
+        and approvals[line.id].digest == digest(sources[line.id], line.text))))
+
+
+class ReviewedRequest(Request):
+    """A translation, and the lines of it that a person approved."""
+
+    translation: Translation
+    approved: tuple[LineId, ...]
+
+
+@step("translate.reviewed", version=1, result=Translation)
+def settle(work: Work, request: ReviewedRequest) -> Translation:
+    """A translation as it is voiced: what a person approved or locked is said as it is, and in no shorter way."""
+    return request.translation.model_copy(update={"lines": tuple(
+        line.model_copy(update={"candidates": ()}) if line.id in request.approved else line
+        for line in request.translation.lines)})
 
 
 # -- what a person does -----------------------------------------------------------------------------------------------

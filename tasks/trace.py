@@ -165,7 +165,7 @@ def _known(session: Session, found: Trace) -> Trace:
     """With the steps behind a file whose content is known."""
     delivery = session.scalar(sa.select(t.Delivery).where(t.Delivery.sha256 == found.sha256).limit(1))
     makers = _makers(session, found.sha256, set()) or (_same_delivery(session, delivery) if delivery else [])
-    return _with_steps(session, found, makers[0], delivery) if makers else found
+    return _with_steps(session, found, makers[0].recipe, delivery) if makers else found
 
 
 def _marked(session: Session, found: Trace) -> Trace:
@@ -195,24 +195,32 @@ def _marks(file: Path, watermarkers: Mapping[str, Watermarker]) -> Iterator[Foun
                                     false_alarm=mark.false_alarm)
 
 
-def _same_delivery(session: Session, delivery: t.Delivery) -> list[str]:
+def _same_delivery(session: Session, delivery: t.Delivery) -> list[t.Result]:
     """Makers of the files delivered beside this one: a report is written at delivery and is no result itself."""
     beside = session.scalars(sa.select(t.Delivery.sha256).where(
         t.Delivery.episode == delivery.episode, t.Delivery.language == delivery.language))
     return [maker for digest in beside for maker in _makers(session, digest, set())]
 
 
-def _makers(session: Session, digest: str, above: set[str]) -> list[str]:
-    """Recipes that brought this content (SHA-256 of a file or record) into the world, the first one first.
+def _makers(session: Session, digest: str, above: set[str], used: datetime | None = None) -> list[t.Result]:
+    """Results that brought this content (SHA-256 of a file or record) into the world, the first one first.
 
     A plan names the source's picture in its result, and an ingest that mended nothing hands on the file that it was
-    given: who also had it as input did not make it. `above` are recipes on the way from the traced file.
+    given: who also had it as input did not make it. `above` are recipes on the way from the traced file. Where it is
+    known when the content was used, whoever had made it last by then comes first (of a line that was edited, the plan
+    and the bed may be to the bit what they were with its old text), items before the steps that hand them on.
     """
     out, given = aliased(t.ResultFile), aliased(t.ResultFile)
     had_it = sa.exists().where(given.recipe == out.recipe, given.direction == "in", given.sha256 == digest)
-    query = (sa.select(t.Result.recipe).join(out, out.recipe == t.Result.recipe)
+    query = (sa.select(t.Result).join(out, out.recipe == t.Result.recipe)
              .where(out.direction == "out", out.sha256 == digest, ~had_it).order_by(t.Result.created))
-    return [recipe for recipe in session.scalars(query) if recipe not in above]
+    found = [one for one in session.scalars(query) if one.recipe not in above]
+    before = [one for one in found if used and one.created <= used]
+    return sorted(before[::-1] + [one for one in found if one not in before], key=lambda one: not _is_item(one))
+
+
+def _is_item(result: t.Result) -> bool:
+    return "." in result.step
 
 
 def _walk(session: Session, first: str) -> Iterator[TracedStep]:
@@ -237,12 +245,14 @@ def _walk(session: Session, first: str) -> Iterator[TracedStep]:
 def _inputs(session: Session, recipe: str, above: set[str]) -> list[TracedInput]:
     digests = session.scalars(sa.select(t.ResultFile.sha256).where(
         t.ResultFile.recipe == recipe, t.ResultFile.direction == "in").order_by(t.ResultFile.sha256))
-    found = []
-    for digest in digests.all():
-        makers = _makers(session, digest, above)
+    used, found = session.get_one(t.Result, recipe).created, []
+    made = {digest: _makers(session, digest, above, used) for digest in digests.all()}
+    sure = {makers[0].recipe for makers in made.values() if len(makers) == 1}
+    for digest, makers in made.items():  # of several, the one that another input is from
+        makers.sort(key=lambda one: (not _is_item(one), one.recipe not in sure))
         path = session.scalar(sa.select(t.KnownFile.path).where(t.KnownFile.sha256 == digest).limit(1))
         if makers or path:
-            found.append(TracedInput(sha256=digest, recipe=makers[0] if makers else None,
+            found.append(TracedInput(sha256=digest, recipe=makers[0].recipe if makers else None,
                                      path="" if makers else path or ""))
     return found
 

@@ -123,7 +123,9 @@ def test_a_locked_line_stays_whatever_comes(small):
 def test_what_a_person_approved_is_said_in_no_other_way(small):
     review.approve(small, *KEY, ["L0001"], "ana")
     review.lock(small, *KEY, ["L0002"], "ana")
-    said = review.settled(small, "s/e1", transcript(), translation())
+    fixed = review.approved(small, "s/e1", transcript(), translation())
+    request = review.ReviewedRequest(translation=translation(), approved=fixed)
+    said = review.settle.function(None, request)  # type: ignore[arg-type]
     assert [len(line.candidates) for line in said.lines] == [0, 0, 2]
 
 
@@ -246,6 +248,11 @@ def test_from_the_gate_to_the_dub_and_one_changed_line_does_one_line(call, own, 
     assert not {step for step, _ in done} & {"translate.line", "transcribe", "shots"}
     assert "The old lamp." in Path(said["deliverables"][0]["subtitles"][0]).read_text()
     assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
+    behind = [step["step"] for step in call("trace", said["deliverables"][0]["video"], "--out", out)[1]["steps"]]
+    assert "translate" in behind
+    assert [behind.count(name) for name in ("synthesize", "mix", "plan")] == [1, 1, 1]  # of the old text, nothing
+    [row] = call("status", "--out", out)[1]["episodes"]  # of what was run last
+    assert (row["episode"], row["language"], row["done"]) == ("fake/e1", "es", True)
     events = call("review", "log", "fake/e1", "--lang", "es", "--out", out)[1]["events"]
     assert [(one["what"], one["line"]) for one in events] == [
         ("ask", ""), ("export", ""), ("approve", ""), ("import", "L0002"), ("approve", "")]

@@ -68,7 +68,7 @@ def review_import(episode: Episode,
     review.change(space.ledger, episode, lang, changed, {line.id: line.source for line in found.lines}, author,
                   how="import")
     done = review.approve(space.ledger, episode, lang, None, author) if approve else None
-    waits = not approve and (found.state == "awaiting" or (found.state == "approved" and bool(changed)))
+    waits = found.state != "open" and bool(review.load(space.ledger, episode, lang).unapproved)
     rerun = go_on(space, episode, lang) if (done.opened if done else changed and not waits) else None
     said = [f"{len(changed)} of {len(found.lines)} lines changed" + (f": {', '.join(list(changed)[:20])}" if changed
                                                                     else "")]

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 
-from flows.cli_run import select_from
+from flows.cli_run import again, select_from
 from flows.options import Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
 from flows.settings import load_settings
 from flows.show import MARKS, forecast_table, shards_table, status_table, stdout, trace_tree
@@ -54,26 +54,32 @@ def plan(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
     return 0
 
 
-def status(catalog: CatalogFile, episode: Episodes = None, lang: Languages = None,
+def status(catalog: Annotated[Path | None, typer.Argument(help="The catalog file; what was run last unless given.",
+                                                          show_default=False)] = None,
+           episode: Episodes = None, lang: Languages = None,
            watch: Annotated[bool, typer.Option("--watch", help="Keep looking until all is done, or Ctrl-C.")] = False,
            out: Out = None, state: State = None, config: Config = None, assignments: Set = None,
            as_json: Json = False) -> int:
     """Show how far every episode and language is.
 
-    The settings are those of the catalog's last run, unless others are given.
+    The settings are those of the last run of it, unless others are given.
     """
     from flows.status import shard_lines, survey
 
-    space, selected = _as_last_run(catalog, config, flags(out, state, None, assignments), episode or [], lang or [])
-    rows, shards = survey(space, selected), shard_lines(space, catalog)
+    given = flags(out, state, None, assignments)
+    if catalog:
+        space, selected = _as_last_run(catalog, config, given, episode or [], lang or [])
+    else:
+        space, selected, catalog = _last_run(config, given, episode or [], lang or [])
+    rows, shards = survey(space, selected), shard_lines(space, catalog) if catalog else []
     if watch and not as_json:
         with Live(Group(status_table(rows), shards_table(shards)), console=stdout, auto_refresh=False) as live:
             while not all(row.done or row.awaiting for row in rows):
                 time.sleep(WATCH_S)
-                rows, shards = survey(space, selected), shard_lines(space, catalog)
+                rows, shards = survey(space, selected), shard_lines(space, catalog) if catalog else []
                 live.update(Group(status_table(rows), shards_table(shards)), refresh=True)
         return 0
-    answer(as_json, {"catalog": str(catalog), "episodes": [row.to_json() for row in rows],
+    answer(as_json, {"catalog": str(catalog or ""), "episodes": [row.to_json() for row in rows],
                      "shards": [asdict(shard) for shard in shards]}, status_table(rows), shards_table(shards))
     return 0
 
@@ -105,6 +111,17 @@ def trace(file: Annotated[Path, typer.Argument(help="A delivered file, or a copy
     answer(as_json, {**found.model_dump(mode="json"), "sources": sources, "tampered": found.tampered},
            trace_tree(found))
     return GateError.exit_code if found.tampered else 0
+
+
+def _last_run(config: Path | None, given: dict[str, Any], episodes: Sequence[str], languages: Sequence[str],
+              ) -> tuple[Workspace, list[Selected], Path | None]:
+    """Workspace and selection of what was run last, and its catalog if it had one."""
+    from flows.jobs import select
+    from flows.wiring import open_workspace
+
+    order = again("status", given, config)
+    selected = select([one.job for one in order.selected], episodes, languages)
+    return open_workspace(order.settings), selected, Path(order.catalog) if order.catalog else None
 
 
 def _as_last_run(catalog: Path, config: Path | None, given: dict[str, Any], episodes: Sequence[str],

@@ -39,10 +39,8 @@ QUIET_S = 5.0
 SHARD_MARKS = {"running": "[yellow]▸ running[/]", "failed": "[red]✗ failed[/]"}
 SHOWN_SHARDS = 30
 SHOWN_WEIGHTS = 4
-WIDE = 120
-"""Columns that a matrix with the steps' names takes."""
 
-stdout = Console(width=None if sys.stdout.isatty() else 160)
+stdout = Console(width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True)
 
 
@@ -139,20 +137,21 @@ def deliverables_table(deliverables: Sequence[Deliverable]) -> Table:
 
 def files_list(deliverables: Sequence[Deliverable], multi: Sequence[str]) -> RenderableType:
     """Where the files are."""
-    lines = [f"{_near(one.video)}  [dim]{', '.join(Path(p).name for p in (*one.subtitles, *one.others, one.report))}[/]"
-             for one in deliverables]
+    lines = [f"{_near(one.video)}  [dim]{', '.join(_beside(one))}[/]" for one in deliverables]
     return "\n".join(lines + [f"{_near(path)}  [dim]original picture, every dub[/]" for path in multi])
+
+
+def _beside(one: Deliverable) -> Iterator[str]:
+    folder = Path(one.video).parent
+    return (escape(os.path.relpath(path, folder)) for path in (*one.subtitles, *one.others, one.report))
 
 
 def status_table(rows: Sequence[Row]) -> RenderableType:
     """Episode × language × step, then the failures."""
-    wide = stdout.width >= WIDE
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("episode", "lang", *(STEPS if wide else ("steps", "state"))):
-        table.add_column(name, justify="left" if name in {"episode", "lang", "state"} else "center")
-    for row in rows:
-        marks = [MARKS[row.steps[step]] for step in STEPS]
-        table.add_row(escape(row.episode), row.language, *(marks if wide else ("".join(marks), escape(row.state))))
+    table = _steps(rows, wide=True)
+    unbounded = stdout.options.update(max_width=sys.maxsize)
+    if not (wide := stdout.measure(table, options=unbounded).maximum <= stdout.width):
+        table = _steps(rows, wide=False)
     trouble = [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {row.trouble.step} {row.trouble.item}"
                f"  [red]{row.trouble.error_class}[/]: {escape(row.trouble.error)}" for row in rows if row.trouble]
     trouble += [f"{MARKS['failed']} {escape(_place(row.episode, row.language))}  {escape(words)}"
@@ -160,6 +159,17 @@ def status_table(rows: Sequence[Row]) -> RenderableType:
     trouble += [f"⏸ {escape(_place(row.episode, row.language))}  {escape(row.awaiting)}"
                 for row in rows if row.awaiting]
     return Group(table, *(trouble if wide else ()))
+
+
+def _steps(rows: Sequence[Row], *, wide: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("episode", "lang", *(STEPS if wide else ("steps", "state"))):
+        table.add_column(name, justify="left" if name in {"episode", "lang", "state"} else "center",
+                         overflow="fold" if name == "episode" else "ellipsis")
+    for row in rows:
+        marks = [MARKS[row.steps[step]] for step in STEPS]
+        table.add_row(escape(row.episode), row.language, *(marks if wide else ("".join(marks), escape(row.state))))
+    return table
 
 
 def shards_table(shards: Sequence[ShardLine]) -> RenderableType:

@@ -116,7 +116,6 @@ def test_odd_lines_pass(engine):
 
 
 @pytest.mark.parametrize(("target", "wanted"), [
-    ("es", "Buenos días. Mi nombre es Clara."), ("fr", "Bonjour. Mon nom est Clara."),
     ("it", "Buon giorno. Il mio nome è Clara."), ("pt-BR", "Bom dia. O meu nome é Clara."),
     ("ca", "Bon dia. El meu nom és Clara."), ("gl", "Bo día. O meu nome é Clara."),
 ])
@@ -125,12 +124,14 @@ def test_apertium_languages(target, wanted):
 
 
 SPANISH = {
+    LINES["L0007"]: r"^Buenos días\. Mi nombre es Clara\.$",
     "Do you know the captain?": r"^¿.*\?$", 'She said: "Open the door!"': r'"¡[^¡]*!"$', "It's raining!": "^¡Está llov",
     "Today I met Rose.": r"\bRose\.$", "The water is cold.": "^El agua", "Do not open the windows.": "^No puedes abrir",
     "Let's go!": "^¡Vamos!$", "It costs 3.5 million in 1998.": "3.5 .*1998", "Thank you, Daniel.": "^Gracias, Daniel.$",
     "Wait, please.": ", por favor.$", "Mr. Smith sleeps.": r"^Señor Smith \w+\.$", "I can't xyzzy.": r"xyzzy\.$",
 }
 FRENCH = {
+    LINES["L0007"]: r"^Bonjour\. Mon nom est Clara\.$",
     "Today, I visit the lighthouse.": "^Aujourd'hui, je visite", "Yes, I know him.": "^Oui, je",
     "Do not open the windows.": "^N'ouvrez pas", "The night is quiet.": "tranquille", "I open the door.": "^J'ouvre",
 }
@@ -236,8 +237,7 @@ def test_weights_are_known_by_their_hash(tiny, tmp_path):
 
 def test_names_are_judged_by_the_pair_that_translates_them_whatever_else_is_installed(monkeypatch):
     engine, modes = new_apertium(), list[str]()
-    real = apertium_module._paragraphs
-    monkeypatch.setattr(apertium_module, "_paragraphs", lambda mode, texts: (modes.append(mode), real(mode, texts))[1])
+    monkeypatch.setattr(apertium_module, "_paragraphs", lambda mode, texts: (modes.append(mode), list(texts))[1])
     told(engine, {"L0001": "We met Pearl there."}, "en", "fr", {})
     assert set(modes) == {"eng-cat", "cat-fra"}
 

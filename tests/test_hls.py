@@ -55,10 +55,17 @@ def written(work: Work, package: Package, folder: Path) -> Path:
     return folder / package.main
 
 
-def test_other_libraries_read_and_play_it(work, tmp_path):
-    source = source_of(work)
-    package = perform(work, hls, HlsRequest(assembled=assembled(work, source, "es-419", "en"), source=source,
-                                            titles={"es": 'El "faro"', "en": "The lighthouse"}))
+@pytest.fixture(scope="module")
+def made(module_work: Work) -> tuple[Work, Source, Package]:
+    """An episode in two languages."""
+    source = source_of(module_work)
+    return module_work, source, perform(module_work, hls, HlsRequest(
+        assembled=assembled(module_work, source, "es-419", "en"), source=source,
+        titles={"es": 'El "faro"', "en": "The lighthouse"}))
+
+
+def test_other_libraries_read_and_play_it(made, tmp_path):
+    work, source, package = made
     main = m3u8.load(str(written(work, package, tmp_path)))
     video, = main.playlists
     info = video.stream_info
@@ -96,13 +103,13 @@ def test_other_libraries_read_and_play_it(work, tmp_path):
         assert abs(len(samples) / CLOCK - total) < 0.03
 
 
-def test_subtitles_stand_in_every_segment_they_are_shown_in(work):
-    source = source_of(work)
-    package = perform(work, hls, HlsRequest(assembled=assembled(work, source, "es"), source=source))
-    texts = [work.store.path(file).read_text() for name, file in sorted(package.files.items()) if name.endswith("vtt")]
+def test_subtitles_stand_in_every_segment_they_are_shown_in(made):
+    work, _, package = made
+    texts = [work.store.path(file).read_text() for name, file in sorted(package.files.items())
+             if name.startswith("text-es-419/") and name.endswith("vtt")]
     assert ["Hola &amp; adiós &lt;1&gt;" in text for text in texts] == [True, True, False]
     assert all(text.startswith("WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:0\n") for text in texts)
-    assert "00:00:14.000 --> 00:00:15.000\nes\n" in texts[2]
+    assert "00:00:14.000 --> 00:00:15.000\nes-419\n" in texts[2]
 
 
 def test_a_language_more_leaves_the_others_as_they_are(work):

@@ -75,17 +75,20 @@ class Workspace:
         """What signs, with the fingerprint of the certificate that is set; else of a development certificate.
 
         Args:
-            make: Make that one where there is none yet; else nothing is touched, and the fingerprint may be absent.
+            make: Make that one where there is none yet; else nothing is touched, and the fingerprint may be absent
+                (in production it always is then: what such a certificate signed is not done).
 
         Raises:
             InputError: The certificate cannot be used; or none is set, which production asks for.
         """
         ref, given = self.engine("signer"), self.settings.options.get("c2pa", {}).get("certificates")
         path = Path(str(given)) if given else self.settings.state / CREDENTIALS / CHAIN
-        if make and not given:
-            if self.settings.production:
+        if self.settings.production and not given:
+            if make:
                 raise InputError("production needs a certificate of yours to sign with", where="options.c2pa",
                                  hint="Set options.c2pa.certificates and options.c2pa.key to PEM files")
+            return ref
+        if make and not given:
             make_development_identity(path.parent)
         try:
             return ref.model_copy(update={"weights": {CERTIFICATE: read_identity(path).fingerprint}})

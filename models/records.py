@@ -551,7 +551,8 @@ class Check(Record):
         """Value and unit, for people."""
         if self.value is None:
             return "–"
-        value = f"{self.value:.1%}" if self.unit.startswith("of ") else f"{self.value:.4g}"
+        value = f"{self.value:.1%}" if self.unit.startswith("of ") else \
+            f"{self.value:.4g}" if abs(self.value) < 10_000 else f"{self.value:.0f}"
         return f"{value} {self.unit}".strip()
 
 

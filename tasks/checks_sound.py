@@ -150,7 +150,7 @@ def _holes(heard: Levels, expected: NDArray[np.bool_]) -> Check:
     quiet[:len(heard)] = heard[:len(expected)] < SILENT_DB
     lost = [(int(expected[start:end].sum()) * WINDOW, start * WINDOW) for start, end in runs(quiet)]
     longest, at = max((one for one in lost if one[0] >= SHORTEST_SILENCE), default=(0, 0))
-    return at_most("silent_s", seconds(longest), 0, f"from {timecode(at)}" if longest else "", at if longest else None)
+    return at_most("silent_s", seconds(longest), 0, timecode(at) if longest else "", at if longest else None)
 
 
 def runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

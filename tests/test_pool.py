@@ -35,7 +35,7 @@ from tests.test_shard import Queued, until
 
 ROOT = Path(__file__).parents[1]
 FLAGS = {"lease_s": 3.0, "dispatch": "prefect"}
-OF_STEPS = {"publish.sheet"}
+OF_STEPS = {"publish.sheet", "publish.qc"}
 """Named like an item, counted like a step."""
 
 

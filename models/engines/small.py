@@ -67,7 +67,7 @@ class SmallOptions(Record):
     """Of the weights; filled in."""
     steps: int = Field(0, ge=0)
     """Over the profile's; 0: as it says."""
-    guidance: float = Field(1.0, ge=0)
+    guidance: float = Field(3.0, ge=0)
     """How far mouths go beyond what the weights say by themselves; other than 1 it takes twice the time."""
     color: float = Field(1.0, ge=0, le=1)
     """How much colours are held to those of the shot's first picture."""

@@ -52,6 +52,6 @@ def assert_dubbed(pool: Stack, dubbed: Dubbed) -> None:
     assert sum(one.chunks for one in attempts) == CHUNKS
     assert {one.pool for one in attempts} == {"gpu"}
     assert all(one.gpu_seconds > one.startup_seconds >= 0 for one in attempts if one.chunks)
-    assert len(check.results(place)) == 4
+    assert len(check.results(place, check.SHOT)) == 4
     assert place.count(t.Execution, t.Execution.step == check.SHOT, t.Execution.outcome == "computed") == 4
     assert pool.keys(f"{place.name}/artifacts/")

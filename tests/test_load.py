@@ -55,7 +55,7 @@ def test_hundreds_of_shards_are_dispatched_and_made_once(pool: Stack) -> None:
         took = time.monotonic() - queued
         space.ledger.end_run(run_id, "done")
     assert place.count(t.ShardRow, t.ShardRow.state == "done") == SHARDS
-    assert set(check.results(place)) == {generate_shot.recipe(request) for request in requests}
+    assert set(check.results(place, check.SHOT)) == {generate_shot.recipe(request) for request in requests}
     attempts = place.attempts()
     with place.ledger.session() as session:
         size = session.scalar(sa.select(sa.func.pg_database_size(sa.func.current_database()))) or 0

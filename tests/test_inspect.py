@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ from tasks.checks_text import check_subtitles
 from tasks.inspect import InspectRequest, inspect
 from tasks.levels import find_voice, speech_onset
 from tasks.listening import listen_back
-from tasks.media import PictureWriter, loudness, run_ffmpeg, to_yuv, write_flac
+from tasks.media import PictureWriter, loudness, to_yuv, write_flac
 from tasks.step import Work
 from tasks.subtitles import read_shown
 from tests.conftest import GivenEngines
@@ -160,11 +160,19 @@ def movie(work: Work, sound: NDArray[np.float32], frames: NDArray[np.uint8], *, 
           delay: float = 0) -> Artifact:
     """An MP4 whose sound is a FLAC, so that nothing but the fault changes it."""
     write_flac(work.scratch / "sound.flac", np.column_stack([sound, sound]))
-    picture, path = work.scratch / "picture.mp4", work.scratch / "movie.mp4"
-    picture.write_bytes(encoded(frames.tobytes(), rate))
-    track = ffmpeg.input(str(work.scratch / "sound.flac"), itsoffset=delay)
-    run_ffmpeg(ffmpeg.output(ffmpeg.input(str(picture)).video, track, str(path), c="copy", strict="experimental"),
-               where="test")
+    path = work.scratch / "movie.mp4"
+    with (av.open(io.BytesIO(encoded(frames.tobytes(), rate))) as picture,
+          av.open(str(work.scratch / "sound.flac")) as flac,
+          av.open(str(path), "w", options={"strict": "experimental"}) as made):
+        given = (picture.streams.video[0], flac.streams.audio[0])
+        streams = [made.add_stream_from_template(stream) for stream in given]
+        late = (0, round(delay / given[1].time_base))
+        for container, stream, ahead in zip((picture, flac), streams, late, strict=True):
+            for packet in container.demux():
+                if packet.size:
+                    packet.pts, packet.dts = packet.pts + ahead, packet.dts + ahead
+                    packet.stream = stream
+                    made.mux(packet)
     return work.store.put_file(path, "video/mp4")
 
 

@@ -63,9 +63,9 @@ VERBS = {
     "experiment conditioning": cli_experiment.conditioning, "gc": cli_gc.gc,
 }
 GROUPS = {"models": "Weights of the engines: list, pull, verify.", "shard": "What a GPU job runs.",
-          "review": "Texts before they are voiced: out, in, approve, lock.",
           "cast": "Who speaks in a series, with which voices.",
           "consent": "Who agreed that his voice is imitated, or his picture made anew.",
+          "review": "Texts before they are voiced: out, in, approve, lock.",
           "train": "The small generator's networks, a stage each.",
           "bench": "How fast it is on this machine.",
           "experiment": "The paper's experiments, repeated on small weights.",
@@ -91,7 +91,9 @@ def _typer(words: str) -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=words)
 
 
-def _build() -> typer.Typer:
+@functools.cache
+def _build() -> Any:
+    """The command; made once, since tests call it hundreds of times."""
     program = _typer("Dubs whole catalogs of video into many languages, picture included.")
     groups = {name: _typer(words) for name, words in GROUPS.items()}
     for name, verb in VERBS.items():
@@ -100,7 +102,7 @@ def _build() -> typer.Typer:
     for name, group in groups.items():
         program.add_typer(group, name=name)
     program.callback()(_program)
-    return program
+    return typer.main.get_command(program)
 
 
 def _version(wanted: bool) -> None:

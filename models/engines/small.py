@@ -47,6 +47,8 @@ AROUND = 1.4
 MOUTH = (0.5, 0.8)
 """Where the mouth's middle lies in a face's box, in its widths and heights (median of 80 rendered faces; 0.44 to 0.57
 and 0.74 to 0.90)."""
+SOFT = 0.3
+"""Share of the way from the middle of a lower face to its edge over which it fades into what was filmed."""
 STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
 SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
@@ -186,10 +188,23 @@ class Small(Adapter):
         made = np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])  # (F, H, W, 3)
         if chunk.made is None:
             return made
-        share = np.stack([enlarged(one, (width, height)) for one in chunk.made]).clip(0, 1)[..., None]  # (F, H, W, 1)
+        share = np.stack([enlarged(one * self._oval(shot.request, first + at), (width, height))
+                          for at, one in enumerate(chunk.made)]).clip(0, 1)[..., None]  # (F, H, W, 1)
         filmed = np.stack([cut_out(shot.frame(first + at), place, (width, height)) for at in range(len(made))])
         frames: Frames = np.rint(filmed + share * (made.astype(np.float32) - filmed)).astype(np.uint8)
         return frames
+
+    def _oval(self, request: ShotRequest, index: int) -> NDArray[np.float32]:
+        """What of the generated square a lower face fills, (S, S), 0 to 1: hair and walls beside it stay as filmed."""
+        seen = foremost(request)
+        assert seen is not None  # noqa: S101 - otherwise all is made anew
+        left, top, right, bottom = lower_face(seen[1], request.start + index * generation_divisor(request.rate),
+                                              self.placement(request)[2], self._side)
+        at = np.arange(self._side) + 0.5
+        across, down = ((2 * at - low - high) / (high - low) for low, high in ((left, right), (top, bottom)))
+        away = np.hypot(across[None], down[:, None])  # 1 at the edge
+        share: NDArray[np.float32] = np.clip((1 - away) / SOFT, 0, 1).astype(np.float32)
+        return share
 
     def _settings(self, request: ShotRequest) -> StreamSettings:
         from infinitetalk.reference import Image as StillReference

@@ -47,14 +47,10 @@ class Deployments:
         refuse_secrets(settings)
         started: dict[tuple[str, int], str] = {}
         with _prefect() as client:
-            try:
-                deployment = client.read_deployment_by_name(SHARD)
-            except ObjectNotFound:
-                raise InputError(f"Prefect knows no deployment {SHARD}", where="PREFECT_API_URL",
-                                 hint="Register it with: infinidub deploy") from None
+            deployment = _deployment(client, SHARD)
             for one in waiting:
                 try:
-                    run = _started(client, deployment.id, one, {"shard_id": one.shard, "attempt": one.attempt,
+                    run = _started(client, deployment, one, {"shard_id": one.shard, "attempt": one.attempt,
                                                                 "config": config, "settings": dict(settings)})
                 except (httpx.HTTPError, PrefectException):
                     if not started:
@@ -90,12 +86,16 @@ def start(deployment: str, name: str, parameters: dict[str, Any]) -> str:
     """
     refuse_secrets(parameters.get("settings") or {})
     with _prefect() as client:
-        try:
-            known = client.read_deployment_by_name(deployment)
-        except ObjectNotFound:
-            raise InputError(f"Prefect knows no deployment {deployment}", where="PREFECT_API_URL",
-                             hint="Register it with: infinidub deploy") from None
-        return str(client.create_flow_run_from_deployment(known.id, name=name, parameters=parameters).id)
+        known = _deployment(client, deployment)
+        return str(client.create_flow_run_from_deployment(known, name=name, parameters=parameters).id)
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> UUID:
+    try:
+        return client.read_deployment_by_name(name).id
+    except ObjectNotFound:
+        raise InputError(f"Prefect knows no deployment {name}", where="PREFECT_API_URL",
+                         hint="Register it with: infinidub deploy") from None
 
 
 @contextmanager

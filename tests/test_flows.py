@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,11 @@ def server() -> Iterator[None]:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         with prefect_test_harness(server_startup_timeout=120), temporary_settings(
                 {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            before = dict(os.environ)
             yield
+            for name in os.environ.keys() - before.keys():  # what starts a rerun makes Prefect quiet for its process
+                del os.environ[name]
+            os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

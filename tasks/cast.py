@@ -114,13 +114,14 @@ class _Register:
 
     @classmethod
     def of(cls, session: Session, series: str) -> _Register:
+        # Read first: who comes meanwhile is not seen at all, so that his number is taken again, which the key refuses.
+        rows = session.scalars(sa.select(t.CastMember).where(t.CastMember.series == series)
+                               .order_by(t.CastMember.number)).all()
+        members = {row.number: row for row in rows}
         speakers = session.scalars(sa.select(t.CastSpeaker).where(t.CastSpeaker.series == series)
                                    .order_by(t.CastSpeaker.episode, t.CastSpeaker.speaker)).all()
         voices = session.scalars(sa.select(t.CastVoiceRow).where(t.CastVoiceRow.series == series).order_by(
             t.CastVoiceRow.member, t.CastVoiceRow.language, t.CastVoiceRow.synthesizer)).all()
-        rows = session.scalars(sa.select(t.CastMember).where(t.CastMember.series == series)
-                               .order_by(t.CastMember.number)).all()
-        members = {row.number: row for row in rows}  # read last: another writer may add some meanwhile, or remove some
         return cls(members, [row for row in speakers if row.member in members],
                    [row for row in voices if row.member in members])
 

@@ -40,6 +40,8 @@ ROOT = Path(__file__).parents[2]
 BUCKET = "pool"
 PATIENCE_S = 240
 """Of every wait: a busy machine is slow, and only what hangs may fail."""
+GRACE_S = 60
+"""Between SIGTERM and SIGKILL."""
 LEASE_S = 4
 CPU, GPU = "cpu", "gpu"
 CONFIG = "infinidub.toml"
@@ -94,11 +96,15 @@ class Program:
         until(f"{self.name} is up", look)
 
     def stop(self, how: signal.Signals) -> None:
-        """Send it a signal, and wait for its end."""
+        """Send it a signal, and wait for its end; what does not go is killed, as Kubernetes does after its grace."""
         assert self.process
         with suppress(ProcessLookupError):
             self.process.send_signal(how)
-        self.process.wait(PATIENCE_S)
+        try:
+            self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:  # Prefect's worker was seen to stay
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
 
     def sweep(self) -> None:
         """End whatever is left of all its lives."""

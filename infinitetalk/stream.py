@@ -137,6 +137,7 @@ class Chunks:
         self._conditioner = Conditioner(networks, shot.text, shot.negative)
         self._channels = networks.transformer.config.out_dim
         self._filmed: Latest[Tensor] = Latest()
+        self._cells: Latest[Tensor] = Latest()
         self._clamped = lru_cache(maxsize=1)(shot.frame)
 
     def check(self, state: ChunkState) -> None:
@@ -270,8 +271,8 @@ class Chunks:
         region, last = self._shot.region, self._shot.frames - 1
         if region is None:
             return None
-        boxes = torch.tensor([region(min(span.start + at, last)) for at in range(span.frames)])  # (F, 4)
-        return cells(boxes, self._shot.size)
+        return self._cells.get(span, lambda: cells(torch.tensor(
+            [region(min(span.start + at, last)) for at in range(span.frames)]), self._shot.size))
 
     def _kept(self, span: ChunkSpan) -> Kept | None:
         """What of the source stays in a chunk."""
@@ -279,7 +280,7 @@ class Chunks:
         if free is None:
             return None
         latent = self._networks.codec.encode(hide(self._pixels(span), free))     # (C, T, h, w)
-        free[0] = True  # there the reference lies
+        free = torch.cat((torch.ones_like(free[:1]), free[1:]))  # in the first one the reference lies
         return Kept(latent.to(self._networks.device), free[None].to(self._networks.device))
 
     def _picture(self, index: int) -> Tensor:

@@ -18,7 +18,7 @@ generated must be known before it is listened to. Where no speaker's face is see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ from models.timebase import generation_divisor
 
 if TYPE_CHECKING:
     from infinitetalk.engine import Engine, Take
+    from infinitetalk.shot import Box
     from infinitetalk.stream import GeneratedChunk, StreamSettings
 
 LIBRARIES = ("torch", "safetensors", "PIL")
@@ -177,34 +178,28 @@ class Small(Adapter):
             before = None if state is None else ChunkState.load(state)
             done = start_chunk and self.geometry.frames + (start_chunk - 1) * (
                 self.geometry.frames - self.geometry.context)
-            for chunk in self._engine().dub(self._take(shot), self._settings(shot.request), before):
-                frames = self._laid(shot, chunk, done)
+            region = self._region(shot.request)
+            for chunk in self._engine().dub(self._take(shot, region), self._settings(shot.request), before):
+                frames = self._laid(shot, chunk, done, region)
                 done += len(frames)
                 yield Chunk(index=chunk.index, frames=frames, state=chunk.state.save())
 
-    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int) -> Frames:
+    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int, region: Callable[[int], Box] | None) -> Frames:
         """New frames of a chunk upon the source's own pixels, as large as these: (F, H, W, 3); `first` is the first."""
         width, height, place = self.placement(shot.request)
         made = np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])  # (F, H, W, 3)
-        if chunk.made is None:
+        if chunk.made is None or region is None:
             return made
-        share = np.stack([enlarged(one * self._oval(shot.request, first + at), (width, height))
+        share = np.stack([enlarged(one * oval(region(first + at), self._side), (width, height))
                           for at, one in enumerate(chunk.made)]).clip(0, 1)[..., None]  # (F, H, W, 1)
         filmed = np.stack([cut_out(shot.frame(first + at), place, (width, height)) for at in range(len(made))])
         frames: Frames = np.rint(filmed + share * (made.astype(np.float32) - filmed)).astype(np.uint8)
         return frames
 
-    def _oval(self, request: ShotRequest, index: int) -> NDArray[np.float32]:
-        """What of the generated square a lower face fills, (S, S), 0 to 1: hair and walls beside it stay as filmed."""
-        seen = foremost(request)
-        assert seen is not None  # noqa: S101 - otherwise all is made anew
-        left, top, right, bottom = lower_face(seen[1], request.start + index * generation_divisor(request.rate),
-                                              self.placement(request)[2], self._side)
-        at = np.arange(self._side) + 0.5
-        across, down = ((2 * at - low - high) / (high - low) for low, high in ((left, right), (top, bottom)))
-        away = np.hypot(across[None], down[:, None])  # 1 at the edge
-        share: NDArray[np.float32] = np.clip((1 - away) / SOFT, 0, 1).astype(np.float32)
-        return share
+    def _region(self, request: ShotRequest) -> Callable[[int], Box] | None:
+        """Frame of the shot → what of the square is made anew; None: all, since no face is seen."""
+        seen, divisor, place = foremost(request), generation_divisor(request.rate), self.placement(request)[2]
+        return seen and (lambda index: lower_face(seen[1], request.start + index * divisor, place, self._side))
 
     def _settings(self, request: ShotRequest) -> StreamSettings:
         from infinitetalk.reference import Image as StillReference
@@ -215,17 +210,14 @@ class Small(Adapter):
                             self._options.color)
         return streamed if request.reference == "source" else replace(streamed, reference=StillReference())
 
-    def _take(self, shot: ShotInput) -> Take:
+    def _take(self, shot: ShotInput, region: Callable[[int], Box] | None) -> Take:
         from infinitetalk.engine import Speaker, Take
 
         request = shot.request
-        divisor, side, (_, _, place), seen = (generation_divisor(request.rate), self._side, self.placement(request),
-                                              foremost(request))
-        region = None if seen is None else (
-            lambda index: lower_face(seen[1], request.start + index * divisor, place, side))
+        side, place = self._side, self.placement(request)[2]
         return Take(frame=lambda index: cut_out(shot.frame(index), place, (side, side)),
-                    frames=request.generated_frames, rate=request.rate / divisor, size=(side, side),
-                    speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed, region=region)
+                    frames=request.generated_frames, rate=request.rate / generation_divisor(request.rate),
+                    size=(side, side), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed, region=region)
 
     def load(self, request: ShotRequest) -> None:
         """Load the networks."""
@@ -281,7 +273,7 @@ def driven(shot: ShotInput) -> str:
     return seen[0] if seen else loudest(shot.tracks, 1)[0]
 
 
-def lower_face(face: FaceTrack, frame: int, place: Placement, side: int) -> tuple[float, float, float, float]:
+def lower_face(face: FaceTrack, frame: int, place: Placement, side: int) -> Box:
     """What of a face is made anew in a frame of the source: left, top, right, bottom in pixels of the generated square.
 
     Args:
@@ -298,6 +290,15 @@ def lower_face(face: FaceTrack, frame: int, place: Placement, side: int) -> tupl
     scale, reach = side / place.width, AROUND * max(width, height)
     left, top, right, bottom = ((middle[edge % 2] + reach * LOWER_FACE[edge]) * scale for edge in range(4))
     return left, top, right, bottom
+
+
+def oval(box: Box, side: int) -> NDArray[np.float32]:
+    """What of the generated square a lower face fills, (S, S), 0 to 1: hair and walls beside it stay as filmed."""
+    at = np.arange(side) + 0.5
+    across, down = ((2 * at - low - high) / (high - low) for low, high in ((box[0], box[2]), (box[1], box[3])))
+    away = np.hypot(across[None], down[:, None])  # 1 at the edge
+    share: NDArray[np.float32] = np.clip((1 - away) / SOFT, 0, 1).astype(np.float32)
+    return share
 
 
 def enlarged(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

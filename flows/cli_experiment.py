@@ -33,7 +33,7 @@ Guidance = Annotated[float, typer.Option(min=0, help="How far mouths go beyond w
                                                      "than 1 it takes twice the time.")]
 Color = Annotated[float, typer.Option(min=0, max=1, help="Strength of the colour correction, which hides drift.")]
 Sdedit = Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of noise where chunks begin with the source.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that dub.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that train and dub, of one thread each.")]
 Networks = Annotated[Path | None, typer.Option(metavar="DIR", show_default=False,
                                                help="Published networks; dlib's, to compare faces.")]
 

@@ -14,11 +14,12 @@ import json
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -44,6 +45,8 @@ PROBES = 12
 LEAST_LEFT = 1.0
 """Seconds for which nothing new is begun."""
 Told = Callable[[str], None]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Experiment:
 
         Args:
             minutes: Wall clock of this piece.
-            workers: Processes that dub, a thread each.
+            workers: Processes that train forks and dub, a thread each.
             told: Is told a line now and then.
 
         Raises:
@@ -182,52 +185,71 @@ class Experiment:
         if not (self._work / HELD / INDEX).exists():
             prepare(self._test or self._data, self._work / HELD, self.config.side)
         _ = self.bench.pairs  # what is wrong with clips is said before hours of training
-        self._train(end, told)
+        self._train([fork for fork in FORKS if not self._trained(fork)], end, workers, told)
         if all(map(self._trained, FORKS)):
             self._dub(self._missing(), end, workers, told)
         return self.standing()
 
-    def _train(self, end: float, told: Told) -> None:
-        taught: Taught | None = None
-        for fork in FORKS:
-            left = end - time.monotonic()
-            if self._trained(fork) or left < LEAST_LEFT:
-                continue
-            if taught is None:
-                taught = lessons(self._data, self._work / BASE, self.config)
-                for name, why in taught.skipped.items():
-                    told(f"{name} skipped: {why}")
-            out = self._work / FORKED / fork
-            out.mkdir(parents=True, exist_ok=True)
-            piece = train_transformer(taught.lessons, out, self.config, max(end - time.monotonic(), LEAST_LEFT) / 60,
-                                      recipe=self._training.recipe(fork), start=self._work / BASE / DIT)
-            told(f"{fork}: step {piece.step} of {self._training.steps}")
-            if piece.finished:
-                _write(out / DONE, {"step": piece.step})
+    def _train(self, forks: Sequence[str], end: float, workers: int, told: Told) -> None:
+        if not forks:
+            return
+        # all is encoded here, before several processes look for it
+        for name, why in _taught(self._data, self._work / BASE, self.config).skipped.items():
+            told(f"{name} skipped: {why}")
+        train = partial(_train_fork, self._work, self._data, self.config, self._training, end)
+        for fork, step in _each(train, forks, end, workers, _alone):
+            told(f"{fork}: step {step} of {self._training.steps}")
 
     def _dub(self, missing: Sequence[Item], end: float, workers: int, told: Told) -> None:
-        if workers < 2:
-            for at, item in enumerate(missing):
-                if end - time.monotonic() < LEAST_LEFT:
-                    return
-                self.bench.make(item)
-                _count(told, at + 1, len(missing))
-            return
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin,
-                                 initargs=(self._work, self._how, self._networks)) as pool:
-            left, done = list(reversed(missing)), 0
-            running: set[Future[None]] = set()
-            while left or running:
-                while left and len(running) < workers + 1 and end - time.monotonic() >= LEAST_LEFT:
-                    running.add(pool.submit(_make, left.pop()))
-                if not running:
-                    return
-                ready, running = wait(running, return_when=FIRST_COMPLETED)
-                for one in ready:
-                    one.result()
-                    done += 1
-                    _count(told, done, len(missing))
+        make, begin = (self.bench.make, _alone) if workers < 2 else (
+            _make, partial(_begin, self._work, self._how, self._networks))
+        for done, _ in enumerate(_each(make, missing, end, workers, begin), start=1):
+            if done % 20 == 0 or done == len(missing):
+                told(f"{done} of {len(missing)} dubs")
+
+
+def _each(work: Callable[[Job], Done], jobs: Sequence[Job], end: float, workers: int,
+          begin: Callable[[], None]) -> Iterator[Done]:
+    """Do jobs, by several processes where there are to be; none is begun once the time is up."""
+    if workers < 2:
+        for job in jobs:
+            if end - time.monotonic() < LEAST_LEFT:
+                return
+            yield work(job)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads, which do not live
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin) as pool:
+        left, running = list(reversed(jobs)), set[Future[Done]]()
+        while left or running:
+            while left and len(running) < workers and end - time.monotonic() >= LEAST_LEFT:
+                running.add(pool.submit(work, left.pop()))
+            if not running:
+                return
+            ready, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (one.result() for one in ready)
+
+
+def _alone() -> None:
+    """One thread a process: on a CPU that is fastest, see `train.team`."""
+    torch.set_num_threads(1)
+
+
+@lru_cache(1)
+def _taught(data: Path, base: Path, config: SmallConfig) -> Taught:
+    """What forks learn from, read once a process."""
+    return lessons(data, base, config)
+
+
+def _train_fork(work: Path, data: Path, config: SmallConfig, training: Training, end: float,
+                fork: str) -> tuple[str, int]:
+    out = work / FORKED / fork
+    out.mkdir(parents=True, exist_ok=True)
+    taught = _taught(data, work / BASE, config).lessons
+    piece = train_transformer(taught, out, config, max(end - time.monotonic(), LEAST_LEFT) / 60,
+                              recipe=training.recipe(fork), start=work / BASE / DIT)
+    if piece.finished:
+        _write(out / DONE, {"step": piece.step})
+    return fork, piece.step
 
 
 _bench: list[Bench] = []
@@ -235,7 +257,7 @@ _bench: list[Bench] = []
 
 
 def _begin(work: Path, how: How, networks: Path | None) -> None:
-    torch.set_num_threads(1)
+    _alone()
     _bench[:] = [Bench(work, how, networks)]
 
 

@@ -122,6 +122,14 @@ def test_espeak_speed_and_genders():
     assert len(espeak.speak("-v en <speak> $(ls)", "f2", "es")) > 0
 
 
+@needs_espeak
+@pytest.mark.parametrize("language", ["fr", "fr-CA", "en-GB", "en", "es", "yue"])
+def test_every_espeak_voice_sounds_like_itself(language):
+    espeak = loaded("espeak")
+    heard = {espeak.speak("Taxi!", voice.id, language).tobytes() for voice in espeak.voices(language)}
+    assert len(heard) == len(espeak.voices(language)) == 8
+
+
 def test_espeak_missing_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "apt-get install espeak-ng" in Espeak.missing({})

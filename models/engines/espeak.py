@@ -30,6 +30,7 @@ TIMEOUT = 60
 class Espeak(Adapter):
     """The explicit fast choice. Voices are variants ('f2', 'm3' …)."""
 
+    VERSION = 2
     sample_rate = 22_050
 
     @classmethod
@@ -65,7 +66,8 @@ class Espeak(Adapter):
         if not any(map(str.isalnum, text)):
             raise EngineError("there is nothing to say", where=text[:40])
         rate = str(round(WORDS_PER_MINUTE * speed))
-        data = run_espeak(["-v", f"{name}+{voice}", "-s", rate, "--stdin", "--stdout"], text)
+        # by its file: given as languages, 'fr-fr' and 'en-gb' are spoken without their variants (1.51)
+        data = run_espeak(["-v", f"{espeak_languages()[name]}+{voice}", "-s", rate, "--stdin", "--stdout"], text)
         samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
         if not samples.size or float(np.abs(samples).max()) < 1e-3:
             raise EngineError("espeak-ng said nothing", where=text[:40])
@@ -93,10 +95,11 @@ def run_espeak(arguments: Sequence[str], text: str) -> bytes:
 
 
 @cache
-def espeak_languages() -> frozenset[str]:
-    """Espeak's names of the languages it speaks, lower case."""
+def espeak_languages() -> Mapping[str, str]:
+    """Espeak's names of the languages it speaks, lower case → the file of each."""
     listed = run_espeak(["--voices"], "").decode(errors="replace")
-    return frozenset(match[1].lower() for match in re.finditer(r"^\s*\d+\s+(\S+)", listed, re.MULTILINE))
+    rows = re.findall(r"^ *\d+ +(\S+) +\S+ +\S+ +(\S+)", listed, re.MULTILINE)
+    return {name.lower(): file for name, file in reversed(rows)}  # of two the first one holds
 
 
 def espeak_name(language: str) -> str:

@@ -7,7 +7,6 @@ Either ends the chunk in hand; all before it is in the store, and the lease goes
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections import Counter
@@ -17,24 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.listener import Listener
-from flows.pool import owner
+from flows.pool import owner, tell_failed
 from flows.runs import Session, interrupt, session
 from flows.settings import Settings
 from flows.wiring import open_workspace
-from models.errors import (
-    CapacityError,
-    EngineError,
-    InfrastructureError,
-    InputError,
-    LostCheckpointError,
-    SetupError,
-    StorageFullError,
-)
+from models.errors import EngineError, InfrastructureError, InputError, LostCheckpointError
 from models.pool import EVICTED, LOST, Beat, Lease
 from models.ports import Generator
 from models.records import Shard, ShardResult
 from tasks import shards
-from tasks.generate import generate_shot, load_shard, run_shard
+from tasks.generate import chunks_of, generate_shot, load_shard, run_shard
 from tasks.ledger import Ledger
 
 BEATS = 6
@@ -45,7 +36,7 @@ STUCK = 75
 """Exit code (EX_TEMPFAIL) of one that took longer."""
 SHARE = 0.05
 """Largest part of a process's time that its start-up may take, as long as there is work for it."""
-FINAL = (InputError, SetupError, EngineError, StorageFullError)
+FINAL = (InputError, EngineError)
 """Errors of a whole shard that another try on another machine does not mend."""
 
 
@@ -143,16 +134,18 @@ class _Process:
     worked_s: float = 0.0
     _loading: bool = True
     _before: Counter[str] = field(default_factory=Counter)
+    _chunks: int = 0
 
     def beat(self) -> Beat:
         took = time.monotonic() - self.since
         startup = took if self._loading else 0.0 if self.worked_s else self.startup_s
-        ran = self.run.counts - self._before
-        return Beat(took, startup, ran["chunks_run"], ran["frames_run"])
+        frames, chunks, there = (self.run.counts[name] - self._before[name]
+                                 for name in ("frames_run", "chunks_run", "chunks_there"))
+        return Beat(took, startup, chunks, frames, there, self._chunks)
 
     def work(self, lease: Lease) -> ShardResult:
         ledger = self.run.space.ledger
-        self._before = self.run.counts.copy()
+        self._before, self._chunks = self.run.counts.copy(), 0
         self.run.listener.step(lease.episode, lease.language, lease.shard, "running")
         held = Held()
         try:
@@ -164,8 +157,9 @@ class _Process:
                 with suppress(InfrastructureError):  # then the reaper finds it
                     self._hand_back(lease, error)
             raise
-        ended = self.beat()
-        shards.finish(ledger, lease, ended, self._failures(result))
+        ended, failures = self.beat(), self._failures(result)
+        if shards.finish(ledger, lease, ended, failures) and failures:
+            tell_failed(self.run.space, [lease.shard])
         self.worked_s += ended.gpu_seconds - ended.startup_seconds
         self.since += ended.gpu_seconds
         self.run.listener.step(lease.episode, lease.language, lease.shard, "failed" if result.failed else "done")
@@ -185,6 +179,7 @@ class _Process:
             generator.load(request)
             self.startup_s = time.monotonic() - self.since
             self._loading, self.engine = False, request.generator.name
+        self._chunks = chunks_of(work, shard.requests)
         return run_shard(work, shard)
 
     def _failures(self, result: ShardResult) -> dict[str, tuple[str, str, bool]]:
@@ -195,20 +190,14 @@ class _Process:
         ledger, beat, name = self.run.space.ledger, self.beat(), type(error).__name__
         if isinstance(error, FINAL):
             shards.finish(ledger, lease, beat, {"": (name, str(error), False)})
-            return
-        kind, delay_s = (name, _delay_s(error, lease.attempt)) if isinstance(error, Exception) else (EVICTED, 0.0)
-        if isinstance(error, LostCheckpointError):
-            kind, delay_s = LOST, shards.AFTER_LOSS_S
-        shards.give_back(ledger, lease, beat, error_class=kind, error=str(error), delay_s=delay_s)
+        else:
+            kind = LOST if isinstance(error, LostCheckpointError) else \
+                name if isinstance(error, Exception) else EVICTED
+            shards.give_back(ledger, lease, beat, error_class=kind, error=str(error),
+                             delay_s=shards.delay_s(kind, lease.attempt))
+        tell_failed(self.run.space, [lease.shard])
 
     _shard: Shard = field(init=False)
-
-
-def _delay_s(error: Exception, attempt: int) -> float:
-    """Seconds until the next try: twice as long each time, and never two at once."""
-    first, most = (60.0, 1800.0) if isinstance(error, CapacityError) else (10.0, 900.0)
-    waits: float = min(most, first * 2 ** min(attempt - 1, 10))
-    return waits * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
 
 
 def _age_s() -> float:

@@ -5,23 +5,27 @@ The queue is `tasks.shards`; what is here only asks for shards, waits for them, 
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
+from flows.notify import announce
 from flows.wiring import Workspace
 from models.errors import EngineError, InfinidubError, InfrastructureError, InputError, SetupError
 from models.pool import LIVE, Beat, Packed, ShotOutcome, Waiting
 from models.records import ShotRequest
 from tasks import shards
 from tasks.estimate import Estimators
-from tasks.generate import generate_shot, missing_shots
+from tasks.generate import chunks_of, generate_shot, missing_shots
 from tasks.step import Work
 from tasks.store import put_record
 
+LOG = logging.getLogger("infinidub")
 K = TypeVar("K")
 Key = tuple[str, str]
 """Episode and language."""
@@ -111,6 +115,25 @@ def owner() -> str:
     return f"{platform.node()}/{os.getpid()}"
 
 
+def tell_failed(space: Workspace, ids: Collection[str]) -> None:
+    """Tell the webhook which of these shards have failed for good; who ended them does so, once and at once.
+
+    In a thread: a webhook that does not answer holds up no heartbeat.
+    """
+    dead = shards.failed(space.ledger, ids)
+    failures = [{"episode": one.episode, "language": one.language, "shard": one.shard, "error": one.error_class,
+                 "message": f"{one.episode}·{one.language} {one.shard}: {one.error_class}: {one.error}"}
+                for one in dead]
+
+    def tell() -> None:
+        unheard = announce(space.settings, "shard-failed", failures)
+        if unheard:
+            LOG.warning("%s", unheard)
+
+    if failures:
+        threading.Thread(target=tell, name="webhook").start()
+
+
 class Here:
     """This process makes them itself, inside the step; the queue only notes what they took."""
 
@@ -118,6 +141,7 @@ class Here:
 
     def __init__(self, space: Workspace, catalog: str) -> None:
         self._space, self._catalog = space, catalog
+        self._note: Callable[[], object] = lambda: None
 
     def order(self, work: Work, requests: Sequence[ShotRequest], priority: int) -> None:
         """Nothing: the step comes next."""
@@ -129,7 +153,7 @@ class Here:
     @contextmanager
     def making(self, work: Work, requests: Sequence[ShotRequest]) -> Iterator[None]:
         """Note missing shots as one shard, and how it ended."""
-        missing, lease = missing_shots(work, requests), None
+        missing, lease, total = missing_shots(work, requests), None, 0
         if missing:
             [packed] = _packed(work, missing, Estimators(lambda name: shards.history(work.ledger, name)), whole=True)
             lease = shards.hold(work.ledger, packed, run_id=work.run_id, catalog=self._catalog, owner=owner(),
@@ -137,12 +161,16 @@ class Here:
         if lease is None:
             yield
             return
+        with suppress(InfinidubError):  # what its generator lacks, the step will say
+            total = chunks_of(work, requests)
         started, before = time.monotonic(), work.counts.copy()
 
         def beat() -> Beat:
-            ran = work.counts - before
-            return Beat(time.monotonic() - started, 0.0, ran["chunks_run"], ran["frames_run"])
+            frames, chunks, there = (work.counts[name] - before[name]
+                                     for name in ("frames_run", "chunks_run", "chunks_there"))
+            return Beat(time.monotonic() - started, 0.0, chunks, frames, there, total)
 
+        self._note = lambda: shards.heartbeat(work.ledger, lease, beat())
         try:
             yield
         except Exception as error:
@@ -153,10 +181,13 @@ class Here:
             with suppress(InfrastructureError):
                 shards.heartbeat(work.ledger, lease, beat())  # its end comes with the run's
             raise
+        finally:
+            self._note = lambda: None
         shards.finish(work.ledger, lease, beat(), {})
 
     def tick(self) -> None:
-        """Take back what others lost; nobody is started here."""
+        """Note how far it is; nobody is started here."""
+        self._note()
 
     def cancel(self, run_id: str) -> int:
         """Nothing: it ends with this process."""
@@ -266,10 +297,10 @@ class Queue:
     def tick(self) -> None:
         """One round; several processes may do so at once."""
         settings, ledger = self._space.settings, self._space.ledger
+        tell_failed(self._space, shards.reap(ledger))
         started = shards.unclaimed(ledger, settings.lease_s)
         for name in self._submitter.final(list(started)) if started else ():
-            shards.expire(ledger, started[name])  # its process ended before it took its shard
-        shards.reap(ledger)
+            tell_failed(self._space, shards.unstarted(ledger, started[name]))
         waiting = shards.unsubmitted(ledger, RESUBMIT_S)
         waiting += shards.dispatch(ledger, pool=settings.gpu_pool, slots=settings.pool_slots,
                                    patience_s=settings.start_patience_s)

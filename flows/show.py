@@ -183,10 +183,11 @@ def shards_table(shards: Sequence[ShardLine]) -> RenderableType:
     shown = [shard for shard in shards if shard.state not in {"done", "cancelled"}]
     for one in shown[:SHOWN_SHARDS]:
         heard = "–" if one.beat_age_s is None else f"{clock(one.beat_age_s)} ago"
+        chunks = f"{one.chunks_done} of {one.chunks_total}" if one.chunks_total else "–"
         trouble = f"[red]{one.error_class}[/]: {escape(one.error)}" if one.error_class else ""
         table.add_row(one.shard.removeprefix("shard-")[:8], escape(one.episode), one.language,
-                      SHARD_MARKS.get(one.state, one.state), str(one.attempt), str(one.chunks),
-                      f"{one.frames_made} of {one.frames}", clock(one.gpu_seconds), heard, escape(one.owner) or trouble)
+                      SHARD_MARKS.get(one.state, one.state), str(one.attempt), chunks, str(one.frames),
+                      clock(one.gpu_seconds), heard, escape(one.owner) or trouble)
     more = len(shown) - SHOWN_SHARDS
     said = ", ".join(f"{number} {state}" for state, number in counts.items())
     rest = f"; {more} more are not shown" if more > 0 else ""

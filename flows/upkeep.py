@@ -42,14 +42,13 @@ def reap(config: str = "", settings: dict[str, Any] | None = None) -> State[Any]
     """
     space = _space(config, settings)
     died = shards.reap_runs(space.ledger)
+    what = "its process died, or could not reach the database"
+    failures = [{"run": run, "error": LOST, "message": f"run {run}: {what}"} for run in died]
+    unheard = announce(space.settings, "run-lost", failures) if died else ""  # nobody finds them dead once more
     over = settle_reviews(space)
     open_pool(space, config=config, given=settings).tick()
     ended = crash(shards.ended(space.ledger, ENDED_S, FORGOTTEN_S))
-    words = [f"{len(died)} runs were dead", f"{ended} flow runs had ended without Prefect's knowing", *over]
-    if died:
-        what = "its process died, or could not reach the database"
-        failures = [{"run": run, "error": LOST, "message": f"run {run}: {what}"} for run in died]
-        words.append(announce(space.settings, "run-lost", failures))
+    words = [f"{len(died)} runs were dead", unheard, f"{ended} flow runs had ended without Prefect's knowing", *over]
     return Completed(message="; ".join(filter(None, words)))
 
 

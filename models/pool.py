@@ -15,12 +15,21 @@ LIVE: frozenset[ShardState] = frozenset({"queued", "dispatched", "running"})
 """States in which a shard will still be worked on: it owns its shots."""
 EVICTED = "EvictedError"
 """`error_class` of an attempt whose process was told to stop."""
+CAPACITY = "CapacityError"
+"""`error_class` of an attempt that found no GPU, or too little free memory on it."""
 LOST = "LostError"
-"""`error_class` of an attempt whose lease ran out: its process died, or could not reach the database."""
-FREE: frozenset[str] = frozenset({EVICTED, "CapacityError"})
+"""`error_class` of an attempt whose lease ran out: its process died (killed for its memory, say, or with its node), or
+could not reach the database."""
+UNSTARTED = "StartError"
+"""`error_class` of an attempt whose process ended before it took its shard: an image that cannot be pulled, say."""
+FREE: frozenset[str] = frozenset({EVICTED, CAPACITY})
 """`error_class` of attempts that cost none of a shard's tries: they say something of the place, not of the shard."""
 TRIES = 3
 """An attempt that got on costs nothing; so many that did not end a shard."""
+WAITS = {EVICTED: (0.0, 0.0), LOST: (5.0, 5.0), CAPACITY: (60.0, 1800.0)}
+"""`error_class` → seconds until the next attempt, the first time and at most; each time they are twice as many."""
+ANY_WAIT = (10.0, 900.0)
+"""Of all others: weights that lack on a node, a GPU that is too small, a full disk, the network, a program's fault."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,9 @@ class Beat:
     """Of these, until the generator was ready; 0 where it was ready already."""
     chunks: int
     frames: int
+    chunks_done: int = 0
+    """Of the shard's chunks, those that are in the store, whoever made them."""
+    chunks_total: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,10 @@ class ShardLine:
     """By its newest attempt."""
     chunks: int
     """By its newest attempt."""
+    chunks_done: int
+    """That were in the store when it was last heard of, whoever made them."""
+    chunks_total: int
+    """0: nobody has counted yet."""
     estimate_s: float
     gpu_seconds: float
     """Of all its attempts."""

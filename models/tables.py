@@ -253,6 +253,10 @@ class ShardAttempt(Table):
     startup_seconds: Mapped[float] = mapped_column(default=0.0)
     chunks: Mapped[int] = mapped_column(default=0)
     frames: Mapped[int] = mapped_column(default=0)
+    """These two: made by this process."""
+    chunks_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    chunks_total: Mapped[int] = mapped_column(default=0, server_default="0")
+    """These two: of the whole shard, whoever made them; 0 as long as nobody has counted."""
     error_class: Mapped[str] = mapped_column(default="")
     error: Mapped[str] = mapped_column(default="")
 

@@ -66,10 +66,12 @@ def generate_shot(work: Work, request: ShotRequest) -> Clip:
     Raises:
         EngineError: It failed with both seeds; not to be tried again by itself.
     """
+    there = work.counts["chunks_there"]
     try:
         try:
             return _generate_shot(work, request)
         except EngineError:
+            work.counts["chunks_there"] = there
             other = reseeded(request)
             work.note_seed(other.seed)
             return _generate_shot(work, other)
@@ -86,6 +88,16 @@ def missing_shots(work: Work, requests: Sequence[ShotRequest]) -> dict[str, Shot
     recorded = work.ledger.find_many(asked)  # one look for all, since of a new plan nothing is there
     return {recipe: request for recipe, request in asked.items()
             if recipe not in recorded or find(work, generate_shot, request) is None}
+
+
+def chunks_of(work: Work, requests: Sequence[ShotRequest]) -> int:
+    """How many chunks shots take; `work.counts["chunks_there"]` counts up to it, whoever made them.
+
+    Raises:
+        SetupError, InputError: Their generator is not here.
+    """
+    return sum(work.engines.get("generator", request.generator).geometry.chunks(request.generated_frames)
+               for request in requests)
 
 
 def reseeded(request: ShotRequest) -> ShotRequest:
@@ -110,6 +122,7 @@ def _generate_shot(work: Work, request: ShotRequest) -> Clip:
 
 def _make_chunks(work: Work, generator: Generator, request: ShotRequest, checkpoint: Checkpoint) -> None:
     needed = request.generated_frames
+    work.counts["chunks_there"] += len(checkpoint.chunks)
     if checkpoint.frames >= needed:
         return
     with FrameReader(work.store.path(request.source)) as reader:
@@ -117,7 +130,7 @@ def _make_chunks(work: Work, generator: Generator, request: ShotRequest, checkpo
         for chunk in generator.generate(shot, checkpoint.state, len(checkpoint.chunks)):
             frames = _checked(chunk, len(checkpoint.chunks), checkpoint)
             checkpoint.add(frames[:needed - checkpoint.frames], chunk.state)
-            work.counts["chunks_run"] += 1
+            work.counts.update(("chunks_run", "chunks_there"))
             work.counts["frames_run"] += checkpoint.chunks[-1].frames
             work.progress(f"generating {request.shot}, {checkpoint.frames} of {needed} frames",
                           checkpoint.frames / needed)
@@ -226,9 +239,10 @@ def _in_turn(work: Work, requests: Sequence[ShotRequest]) -> Iterator[tuple[Work
 
 def _finished(work: Work, request: ShotRequest) -> Clip:
     """The shot's clip; its unfinished work goes once the clip is recorded, and not a moment before."""
-    recipe = generate_shot.recipe(request)
+    recipe, there = generate_shot.recipe(request), work.counts["chunks_there"]
     with alone(work.scratch / f"{recipe}.lock"):  # another process here that makes this shot hands its clip over
         clip = perform(work, generate_shot, request, request.shot)
+        work.counts["chunks_there"] = there + clip.chunks  # also of one that was there already
         for kept in (recipe, generate_shot.recipe(reseeded(request))):
             work.store.drop(kept)
     return clip

@@ -13,6 +13,7 @@ Locks are taken in one order, so that nobody waits in a circle: sweeping, DISPAT
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,10 +24,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from models.pool import (
+    ANY_WAIT,
+    CAPACITY,
     FREE,
     LIVE,
     LOST,
     TRIES,
+    UNSTARTED,
+    WAITS,
     Beat,
     History,
     Lease,
@@ -46,7 +51,6 @@ ORDER = (ShardRow.priority.desc(), ShardRow.estimate_s.desc(), ShardRow.id)
 """Who is served first."""
 COUNTED = sa.and_(ShardRow.state.in_(("dispatched", "running")), ShardRow.lease_until.is_not(None))
 """What the bounds count: not what a run works off in its own process."""
-AFTER_LOSS_S = 5.0
 HERE = "here"
 """Pool of what runs work off in their own process."""
 
@@ -77,7 +81,7 @@ def _note(session: Session, lease: Lease, beat: Beat) -> None:
     session.execute(sa.update(ShardAttempt).where(
         ShardAttempt.shard == lease.shard, ShardAttempt.attempt == lease.attempt).values(
         beat=clock(), gpu_seconds=beat.gpu_seconds, startup_seconds=beat.startup_seconds, chunks=beat.chunks,
-        frames=beat.frames))
+        frames=beat.frames, chunks_done=beat.chunks_done, chunks_total=beat.chunks_total))
 
 
 def _close(session: Session, row: ShardRow, state: str, error_class: str, error: str) -> None:
@@ -95,9 +99,20 @@ def _put_back(session: Session, row: ShardRow, state: str, *, chunks: int, error
         row.tries_left -= 1
     row.state = "failed" if row.tries_left <= 0 or now >= row.deadline else "queued"
     row.not_before, row.lease_until, row.updated = now + delay_s, None, datetime.now(UTC)
-    row.error_class, row.error = error_class, error[:2000]
-    _close(session, row, state, row.error_class, row.error)
+    row.error_class, row.error = error_class, (_overdue(error) if now >= row.deadline else error)[:2000]
+    _close(session, row, state, error_class, error[:2000])
     return cast(ShardState, row.state)
+
+
+def _overdue(error: str) -> str:
+    return f"its time was over before it was done{f': {error}' if error else ''}"
+
+
+def delay_s(error_class: str, attempt: int) -> float:
+    """Seconds until a shard is dispatched again: of `models.pool.WAITS`, twice as long each time, never two at once."""
+    first, most = WAITS.get(error_class, ANY_WAIT)
+    waits: float = min(most, first * 2 ** min(attempt - 1, 10))
+    return waits * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
 
 
 def _lease(row: ShardRow, seconds: float) -> Lease:
@@ -321,9 +336,13 @@ def claim_next(ledger: Ledger, *, engine: str, owner: str, device: str, lease_s:
 
 
 def heartbeat(ledger: Ledger, lease: Lease, beat: Beat) -> bool:
-    """Hold the shard for another `lease.seconds` and note what was done. False: it is another's, or cancelled."""
+    """Hold the shard for another `lease.seconds` and note what was done.
+
+    False: it is another's, or cancelled, or its time is over; a process that hangs on its GPU has a heartbeat, too.
+    """
     query = (sa.update(ShardRow).where(ShardRow.id == lease.shard, ShardRow.attempt == lease.attempt,
-                                       ShardRow.state == "running", ShardRow.lease_until > clock())
+                                       ShardRow.state == "running", ShardRow.lease_until > clock(),
+                                       ShardRow.deadline > clock())
              .values(lease_until=clock() + lease.seconds).returning(ShardRow.id))
     with ledger.session() as session:
         held = session.scalar(query) is not None
@@ -393,14 +412,23 @@ def reap(ledger: Ledger) -> list[str]:
         for row in rows:
             if row.state == "queued":
                 row.state, row.updated = "failed", datetime.now(UTC)
-                row.error = f"its time was over before it was done{f': {row.error}' if row.error else ''}"[:2000]
-                row.error_class = row.error_class or LOST
+                row.error, row.error_class = _overdue(row.error)[:2000], row.error_class or LOST
                 continue
-            chunks = session.scalar(sa.select(ShardAttempt.chunks).where(
-                ShardAttempt.shard == row.id, ShardAttempt.attempt == row.attempt))
-            why = "its process was not heard of any more" if row.state == "running" else "no process took it in time"
-            _put_back(session, row, "lost", chunks=chunks or 0, error_class=LOST, error=why, delay_s=AFTER_LOSS_S)
+            chunks, kind, why = 0, CAPACITY, "no machine took it in time"
+            if row.state == "running":
+                kind, why = LOST, "its process was not heard of any more"
+                chunks = session.scalar(sa.select(ShardAttempt.chunks).where(
+                    ShardAttempt.shard == row.id, ShardAttempt.attempt == row.attempt)) or 0
+            _put_back(session, row, "lost", chunks=chunks, error_class=kind, error=why,
+                      delay_s=delay_s(kind, row.attempt))
         return [row.id for row in rows]
+
+
+def failed(ledger: Ledger, shards: Collection[str]) -> list[ShardLine]:
+    """Those of `shards` that have failed for good."""
+    with ledger.session() as session:
+        return [_line(row, None, 0.0, None) for some in batches(shards) for row in session.scalars(
+            sa.select(ShardRow).where(ShardRow.id.in_(some), ShardRow.state == "failed").order_by(ShardRow.id))]
 
 
 def reap_runs(ledger: Ledger) -> list[str]:
@@ -465,6 +493,7 @@ def _line(row: ShardRow, attempt: ShardAttempt | None, gpu_seconds: float, age: 
         shard=row.id, catalog=row.catalog, episode=row.episode, language=row.language,
         state=cast(ShardState, row.state), attempt=row.attempt, shots=len(row.shots), frames=row.frames,
         frames_made=attempt.frames if attempt else 0, chunks=attempt.chunks if attempt else 0,
+        chunks_done=attempt.chunks_done if attempt else 0, chunks_total=attempt.chunks_total if attempt else 0,
         estimate_s=row.estimate_s, gpu_seconds=gpu_seconds, beat_age_s=age, owner=attempt.owner if attempt else "",
         error_class=row.error_class, error=row.error)
 
@@ -559,13 +588,17 @@ def unclaimed(ledger: Ledger, older_than_s: float) -> dict[str, list[tuple[str, 
     return found
 
 
-def expire(ledger: Ledger, attempts: Collection[tuple[str, int]]) -> None:
-    """Give up waiting for the processes of dispatched attempts: the next `reap` takes them back."""
+def unstarted(ledger: Ledger, attempts: Collection[tuple[str, int]]) -> list[str]:
+    """Queue (or fail) the shards of dispatched attempts whose processes ended before they took them → their ids."""
+    ended = []
     with ledger.session() as session:
         for shard, attempt in sorted(attempts):
-            session.execute(sa.update(ShardRow).where(
-                ShardRow.id == shard, ShardRow.attempt == attempt, ShardRow.state == "dispatched")
-                .values(lease_until=0.0))
+            row = _held(session, shard, attempt, "dispatched")
+            if row is not None:
+                _put_back(session, row, "lost", chunks=0, error_class=UNSTARTED,
+                          error="its process ended before it took the shard", delay_s=delay_s(UNSTARTED, attempt))
+                ended.append(shard)
+    return ended
 
 
 def ended(ledger: Ledger, older_than_s: float, newer_than_s: float) -> list[str]:

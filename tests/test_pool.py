@@ -252,7 +252,7 @@ def test_a_process_that_ended_before_it_took_its_shard_is_replaced(queue: Queued
     monkeypatch.setattr("flows.pool.shards.unclaimed",
                         lambda ledger, _older, seen=shards.unclaimed: seen(ledger, -1.0))
     pool.tick()
-    assert (queue.line.state, queue.line.error_class) == ("queued", "LostError")
+    assert (queue.line.state, queue.line.error_class) == ("queued", "StartError")
 
 
 def test_what_could_not_be_submitted_is_submitted_again_as_the_same_attempt(
@@ -280,16 +280,23 @@ def test_a_pool_that_does_not_work_ends_the_wait(queue: Queued, gpus: Threads) -
         pass
 
 
-def test_a_shard_that_was_lost_too_often_fails_its_language_alone(queue: Queued, gpus: Threads) -> None:
+def test_a_shard_that_was_lost_too_often_fails_its_language_alone_and_is_told_at_once(
+        queue: Queued, gpus: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str, str]] = []
+    monkeypatch.setattr("flows.pool.announce", lambda _settings, event, failed: told.extend(
+        (event, one["episode"], one["error"]) for one in failed))
     shots = requests(queue.put((0, 9)))
     work, pool = parent(queue, gpus)
     pool.order(work, shots, 0)
-    for _ in range(3):
-        attempt = queue.dispatch()
-        shards.expire(queue.space.ledger, [(queue.line.shard, attempt)])
-        shards.reap(queue.space.ledger)
+    for attempt in (1, 2, 3):
+        assert shards.claim(queue.space.ledger, queue.line.shard, queue.dispatch(), owner="", device="", lease_s=-1)
+        assert (queue.line.attempt, told) == (attempt, [])
+        pool.tick()
     assert queue.line.state == "failed"
-    with pytest.raises(EngineError, match="shot S0001: LostError: no process took it in time"), \
+    pool.tick()
+    until(lambda: told)
+    assert told == [("shard-failed", "s/e", "LostError")]
+    with pytest.raises(EngineError, match="shot S0001: LostError: its process was not heard of any more"), \
             pool.making(work, shots):
         pass
 
@@ -299,7 +306,9 @@ def test_what_this_process_makes_itself_is_noted_with_its_cost(queue: Queued) ->
     here, shots = Here(queue.space, "c"), requests(queue.put((0, 9)))
     with here.making(work, shots):
         assert queue.line.state == "running"
-        work.counts.update({"chunks_run": 1, "frames_run": 9})
+        work.counts.update({"chunks_run": 1, "frames_run": 9, "chunks_there": 1})
+        here.tick()
+        assert (queue.line.chunks_done, queue.line.chunks_total) == (1, 1)
     assert (queue.line.state, queue.line.frames_made, queue.line.gpu_seconds > 0) == ("done", 9, True)
     with pytest.raises(EngineError), here.making(work, shots):
         raise EngineError("nonsense")

@@ -140,6 +140,7 @@ def test_a_stopped_shard_goes_on_at_its_next_chunk_in_another_process(queue: Que
     assert queue.enqueue(packed)
     with queue.process(packed, queue.dispatch(), PULSE_WAITS_AT="3") as child:
         until(lambda: queue.line.chunks == 3)
+        assert (queue.line.chunks_done, queue.line.chunks_total) == (3, CHUNKS)
         child.send_signal(number)
         assert child.wait(10) == (130 if number == signal.SIGTERM else -signal.SIGKILL)
     if number == signal.SIGTERM:
@@ -152,6 +153,7 @@ def test_a_stopped_shard_goes_on_at_its_next_chunk_in_another_process(queue: Que
     assert done.chunks_run == CHUNKS - 3
     assert queue.clip(packed) == undisturbed
     assert (queue.line.state, queue.line.attempt) == ("done", 2)
+    assert (queue.line.chunks, queue.line.chunks_done, queue.line.chunks_total) == (CHUNKS - 3, CHUNKS, CHUNKS)
     with queue.space.ledger.session() as session:
         assert session.scalar(sa.select(t.ShardRow.tries_left)) == 3  # who got on loses none
         assert all(took > 0 for took in session.scalars(sa.select(t.ShardAttempt.gpu_seconds)))
@@ -172,8 +174,7 @@ def test_an_attempt_that_was_overtaken_ends_well_and_writes_nothing(queue: Queue
     packed = queue.put((0, 9))
     queue.enqueue(packed)
     attempt = queue.dispatch()
-    shards.expire(queue.space.ledger, [(packed.shard.id, attempt)])
-    assert shards.reap(queue.space.ledger) == [packed.shard.id]
+    assert shards.unstarted(queue.space.ledger, [(packed.shard.id, attempt)]) == [packed.shard.id]
     assert queue.dispatch() == attempt + 1
 
     def rows() -> list[Any]:

@@ -237,12 +237,46 @@ def test_after_its_deadline_a_shard_is_not_tried_again(ledger):
     assert (line(ledger, "b").state, line(ledger, "b").error) == ("failed", "its time was over before it was done")
 
 
-def test_dispatched_shards_that_nobody_takes_are_reaped_too(ledger):
+def ready(ledger: Ledger) -> None:
+    """Let no shard wait any longer."""
+    with ledger.session() as session:
+        session.execute(sa.update(t.ShardRow).values(not_before=0))
+
+
+def test_dispatched_shards_that_no_machine_takes_cost_no_try(ledger):
     enqueue(ledger, packed("a"))
-    dispatch(ledger, patience_s=OVER)
+    for attempt in range(1, 6):
+        dispatch(ledger, patience_s=OVER)
+        assert shards.reap(ledger) == ["a"]
+        assert claim(ledger, "a", attempt) is None
+        assert (line(ledger).state, line(ledger).error) == ("queued", "no machine took it in time")
+        assert dispatch(ledger) == [], "it waits"
+        ready(ledger)
+
+
+def test_processes_that_end_before_they_take_a_shard_cost_a_try_each(ledger):
+    enqueue(ledger, packed("a"))
+    for attempt, then in ((1, "queued"), (2, "queued"), (3, "failed")):
+        dispatch(ledger)
+        assert shards.unstarted(ledger, [("a", attempt), ("a", attempt - 1)]) == ["a"]
+        assert line(ledger).state == then
+        assert dispatch(ledger) == []
+        ready(ledger)
+    assert [(one.shard, one.error_class) for one in shards.failed(ledger, ["a", "none"])] == [("a", "StartError")]
+
+
+def test_a_process_that_hangs_is_told_when_its_time_is_over(ledger):
+    enqueue(ledger, packed("a"))
+    dispatch(ledger)
+    lease = claim(ledger, "a")
+    with ledger.session() as session:
+        session.execute(sa.update(t.ShardRow).values(deadline=t.clock() - 1))
+    assert not shards.heartbeat(ledger, lease, beat(9, chunks=1))
+    with ledger.session() as session:
+        session.execute(sa.update(t.ShardRow).values(lease_until=t.clock() - 1))
     assert shards.reap(ledger) == ["a"]
-    assert claim(ledger, "a") is None
-    assert "no process took it" in line(ledger).error
+    assert line(ledger).state == "failed"
+    assert line(ledger).error.startswith("its time was over before it was done: its process was not heard of")
 
 
 def test_dead_processes_that_made_chunks_cost_no_try(ledger):

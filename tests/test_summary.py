@@ -155,15 +155,15 @@ def test_status_shows_live_and_failed_shards_and_counts_all() -> None:
     def shard(name: str, state: Any, **changes: Any) -> ShardLine:
         return ShardLine(**{"shard": f"shard-{name}", "catalog": "c", "episode": "s/e1", "language": "es",
                             "state": state, "attempt": 2, "shots": 3, "frames": 2000, "frames_made": 504, "chunks": 7,
-                            "estimate_s": 1800.0, "gpu_seconds": 754.0, "beat_age_s": 3.0, "owner": "node-1/pod-x/7",
-                            "error_class": "", "error": "", **changes})
+                            "chunks_done": 9, "chunks_total": 28, "estimate_s": 1800.0, "gpu_seconds": 754.0,
+                            "beat_age_s": 3.0, "owner": "node-1/pod-x/7", "error_class": "", "error": "", **changes})
 
     shards = [shard("aaaa", "running"), shard("bbbb", "queued", beat_age_s=None, owner=""),
               shard("cccc", "failed", owner="", error_class="EngineError", error="NaN [red]"), shard("dddd", "done")]
     with stdout.capture() as shown:
         stdout.print(shards_table(shards))
     text = shown.get()
-    for words in ("aaaa", "504 of 2000", "12:34", "0:03 ago", "node-1/pod-x/7", "EngineError: NaN [red]",
+    for words in ("aaaa", "9 of 28", "2000", "12:34", "0:03 ago", "node-1/pod-x/7", "EngineError: NaN [red]",
                   "1 running, 1 queued, 1 failed, 1 done"):
         assert words in text
     assert "dddd" not in text

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from models.engines.infinitetalk_cast import Box, around, cast, cut_out, loudest, region_of
 from models.engines.options import Adapter, read_options
-from models.errors import CapacityError, EngineError, InputError, SetupError
+from models.errors import CapacityError, EngineError, InfrastructureError, InputError, SetupError
 from models.ports import Chunk, ChunkGeometry, EngineHome, ShotInput
 from models.records import EngineRef, Placement, Record, Scalar, ShotRequest
 from models.timebase import generation_divisor
@@ -154,7 +154,7 @@ class InfiniteTalk(Adapter):
             InputError: The state belongs to another shot, or something of the request cannot be used.
             SetupError: The weights are damaged, or need more memory than there is.
             EngineError: The network gave numbers that are not finite.
-            CapacityError: The GPU's memory was full.
+            InfrastructureError: The GPU's memory was full.
         """
         from infinitetalk.state import ChunkState
 
@@ -349,6 +349,7 @@ def told() -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         torch.cuda.empty_cache()
-        raise CapacityError("the GPU's memory is full", where="generator infinitetalk",
-                            hint="Set options.infinitetalk.memory = \"offload\", or end what else runs there",
-                            ) from error
+        # No CapacityError: that there was room had been looked at, so that waiting alone may never help.
+        raise InfrastructureError("the GPU's memory is full", where="generator infinitetalk",
+                                  hint="Set options.infinitetalk.memory = \"offload\", or end what else runs there",
+                                  ) from error

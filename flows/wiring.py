@@ -127,13 +127,14 @@ def open_workspace(settings: Settings, *, existing: bool = False) -> Workspace:
 
     Args:
         settings: As loaded.
-        existing: For verbs that look back: where nothing was dubbed yet, nothing is made either.
+        existing: For verbs that look back: where nothing was dubbed yet, nothing is made either. Where a database is
+            named, it knows what was dubbed, whatever lies on this machine.
 
     Raises:
         InputError: The state folder cannot be written to, or there is none and `existing` was asked for.
         InfrastructureError: The database cannot be reached.
     """
-    if existing and not settings.state.is_dir():
+    if existing and "database" not in settings.model_fields_set and not settings.state.is_dir():
         raise InputError("nothing was dubbed here", where=str(settings.state),
                          hint="Name the folder of the deliverables with --out, or that of the state with --state")
     try:

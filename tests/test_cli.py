@@ -531,6 +531,16 @@ def test_status_counts_what_lies_in_the_folder_that_is_asked_about(call: Call, o
     assert {row["done"] for row in call("status", catalog, "--out", tmp_path / "old", *state)[1]["episodes"]} == {False}
 
 
+def test_a_run_is_cancelled_from_a_machine_that_knows_its_database_alone(
+        call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, database = ("--state", tmp_path / "state"), f"sqlite:///{tmp_path / 'far.db'}"
+    run = Ledger(database).begin_run("run", {}, {})
+    assert call("cancel", *here)[0] == 2
+    monkeypatch.setenv("INFINIDUB_DATABASE", database)
+    code, said = call("cancel", *here)
+    assert (code, said["run"]) == (0, run)
+
+
 def test_plan_says_what_is_not_here(call: Call, own: tuple[Path, Path], tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("diffusers")

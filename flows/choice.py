@@ -6,6 +6,10 @@
    `nano`, `lite` and `small` give way to `infinitetalk` where that can run, a CUDA GPU and its weights being here.
 3. Where nothing is named: `infinitetalk` where it can run, else `passthrough`.
 
+Where shards are dispatched to a pool, that it can run is taken for granted as soon as the hashes of its weights are
+known here, which every request names: this machine's own GPU does not matter, and a pool's machines look before they
+take a shard.
+
 `small` is no generator but stands for the weights that come with the program: `nano` where it is estimated to make all
 of a catalog within `PATIENCE_S`, else `lite`. Where neither is here, a catalog's `small` means `passthrough`: who
 writes `small` asks for whatever there is, who writes `lite` for lite. What is taken is said in one line.
@@ -73,6 +77,8 @@ def choose(settings: Settings, named: str | None = None, picture_s: float = 0.0)
     if named and named not in (AUTO, *STAND_INS):
         return Choice(named, "as the catalog says")
     lack = best_lack(settings)
+    if not lack and settings.dispatch != "here":
+        return Choice(BEST, f"since shards go to the pool {settings.gpu_pool}, and its weights are known here")
     if not lack:
         return Choice(BEST, "since a GPU and its weights are here")
     return _stand_in(settings, named, picture_s, lack)
@@ -89,15 +95,22 @@ def _stand_in(settings: Settings, named: str | None, picture_s: float, lack: str
 
 
 def best_lack(settings: Settings) -> str:
-    """Why the best generator cannot run on this machine, and what mends it; '' where it can."""
-    options = settings.options.get(BEST, {})
+    """Why the best generator cannot run where shots are made, and what mends it; '' where it can."""
+    options, weights = settings.options.get(BEST, {}), WeightStore(settings.weights)
+    if settings.dispatch != "here":
+        try:
+            for name in adapter("generator", BEST).required_weights(options):
+                weights.hashes(name)
+        except SetupError as error:
+            return f"the weights {error.where} are not known here. {error.hint}"
+        return ""
     if not cuda_gpu():
         return "there is no CUDA GPU here. Use a machine with one, or leave it so"
     lack = missing("generator", BEST, options)
     if lack:
         return lack
     try:
-        WeightStore(settings.weights).need(adapter("generator", BEST).required_weights(options), hashed=False)
+        weights.need(adapter("generator", BEST).required_weights(options), hashed=False)
     except SetupError as error:
         return f"the weights {error.where} are not here. {error.hint}"
     return ""

@@ -68,7 +68,7 @@ def _engines(settings: Settings) -> Iterator[Check]:
                         weights.command(wanted), needed=here)
     yield _certificate(settings)
     yield from _auto(settings)
-    if settings.engine("generator") == BEST and not cuda_gpu():
+    if settings.dispatch == "here" and settings.engine("generator") == BEST and not cuda_gpu():
         yield Check("  no CUDA GPU", ok=False, found="its network of 14 billion parameters takes hours on a CPU for a"
                     " second of video", mend="Use a machine with a CUDA GPU, or keep pictures as they are:"
                     " --set engines.generator=passthrough", needed=False)

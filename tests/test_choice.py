@@ -68,6 +68,17 @@ def test_auto_generates_where_gpu_libraries_and_weights_are(tmp_path: Path, monk
     assert choose(settings).name == "passthrough"
 
 
+def test_on_a_pool_auto_does_not_look_at_the_gpu_of_this_machine(tmp_path: Path) -> None:
+    settings = load_settings(flags={"weights": tmp_path, "dispatch": "prefect", "gpu_pool": "h100"})
+    assert choose(settings).line == ("generator passthrough, so pictures stay as they are (infinitetalk: the weights "
+                                     "infinitetalk-single are not known here)")
+    pretend_weights(tmp_path, "infinitetalk-single")
+    for named in (None, "small"):
+        assert choose(settings, named).line.startswith(
+            "generator infinitetalk, since shards go to the pool h100, and its weights are known here")
+    assert "no CUDA GPU" not in {check.name.strip() for check in examine(settings)}
+
+
 def test_auto_needs_a_device_that_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_gpu(monkeypatch, tmp_path / "dev", "nvidiactl", "nvidia-uvm")
     assert choose(load_settings()).lack.startswith("there is no CUDA GPU here")

@@ -57,7 +57,8 @@ class Table(DeclarativeBase):
         "ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s", "pk": "pk_%(table_name)s",
     })
-    type_annotation_map: ClassVar = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, datetime: UtcDateTime}
+    type_annotation_map: ClassVar = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, datetime: UtcDateTime,
+                                     float: sa.Double}
 
 
 class Run(Table):

@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -33,6 +34,8 @@ from flows import (
     cli_train,
     cli_world,
 )
+from flows.hints import complete
+from flows.options import config_path, flags
 from flows.show import error_line, stderr
 from models.errors import InfinidubError, InputError
 
@@ -83,8 +86,19 @@ def _stoppable(verb: Any) -> Callable[..., int]:
             return int(verb(*args, **options))
         except KeyboardInterrupt as error:
             raise StoppedError(*error.args) from None
+        except InfinidubError as error:
+            _complete(error, options)
+            raise
 
     return run
+
+
+def _complete(error: InfinidubError, options: dict[str, Any]) -> None:
+    """A command in its hint is given what this one was."""
+    if {"config", "assignments"} <= options.keys():
+        with suppress(InputError):  # what is no assignment is the error itself
+            given = flags(options.get("out"), options.get("state"), None, options["assignments"])
+            complete(error, given, config_path(options["config"]))
 
 
 def _typer(words: str) -> typer.Typer:

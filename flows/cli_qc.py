@@ -128,7 +128,7 @@ def _episode(episode: str, language: str, preset: Preset | None, given: dict[str
             pipeline.localize(work, pipeline.prepare(one.work(job.id)), language)
         except NotDoneError as missing:
             raise InputError(f"is not finished: the step {missing} was not done, or something before it changed",
-                             where=f"{job.id}·{language}", hint="Run it first; infinidub status tells more") from None
+                             where=f"{job.id}·{language}", hint="Run it first; `infinidub status` tells more") from None
         except _InspectedError:
             request, inspection = kept[0]
         yield Found(f"{job.id} · {language}", work, inspection, request.source, request.assembled.video,
@@ -173,6 +173,7 @@ def _clip(file: Path, source: Path | None, subtitles: Path | None, language: str
             inspection = perform(work, inspect, InspectRequest(
                 source=original, shots=shots, assembled=made, language=language or "und", recognizer=None,
                 embedder=space.engine("face-embedder") if "face-embedder" in settings.engines else None,
+                scorer=space.lip_scorer(),
                 loudness=preset or PRESETS[settings.loudness]))
             yield Found(file.name, work, inspection, original, video)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +12,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.options import By, Config, Json, Out, Set, State, answer, flags, who
+from flows.hints import completed
+from flows.options import By, Config, Json, Out, Set, State, answer, config_path, flags, who
 from flows.review import go_on, reviewed, spoken_language
 from models.errors import InputError
 
 if TYPE_CHECKING:
     from flows.review import Rerun
-    from flows.wiring import Workspace
 
 Episode = Annotated[str, typer.Argument(help="Full id, e.g. harbor-lights/s01e01.", show_default=False)]
 Language = Annotated[str, typer.Option(metavar="TAG", help="Language of the texts.", show_default=False)]
@@ -61,7 +62,8 @@ def review_import(episode: Episode,
     from tasks import review
     from tasks.review_files import changes, kind_of
 
-    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
+    given = flags(out, state, None, assignments)
+    space, _ = reviewed(given, config, episode)
     found = review.load(space.ledger, episode, lang)
     changed = changes(_read(file), kind_of(file), found, file.name)
     author = who(by)
@@ -72,45 +74,42 @@ def review_import(episode: Episode,
     rerun = go_on(space, episode, lang) if (done.opened if done else changed and not waits) else None
     said = [f"{len(changed)} of {len(found.lines)} lines changed" + (f": {', '.join(list(changed)[:20])}" if changed
                                                                     else "")]
-    said += [f"now it awaits approval: infinidub review approve {episode} --lang {lang}"] if waits else []
+    if waits:
+        said += [completed(f"now it awaits approval: infinidub review approve {episode} --lang {lang}", given,
+                           config_path(config))]
     answer(as_json, {"changed": list(changed), "lines": len(found.lines), "approved": done.lines if done else 0,
                      "awaiting": waits,
                      "rerun": _plain(rerun)}, *said, rerun.words if rerun else "")
     return 0
 
 
-def review_approve(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
-                   state: State = None, config: Config = None, assignments: Set = None,
-                   as_json: Json = False) -> int:
-    """Find texts right as they are; once all are, the language goes on."""
-    from tasks import review
+def _on_lines(done: Literal["approved", "locked", "unlocked"], words: str) -> Callable[..., int]:
+    """The verb that does this to lines."""
 
-    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
-    done = review.approve(space.ledger, episode, lang, line or None, who(by))
-    return _went_on(space, episode, lang, done, "approved", as_json)
+    def verb(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None, state: State = None,
+             config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
+        from tasks import review
+
+        if not line and done != "approved":
+            raise InputError("no line is named", where="--line", hint="Write for example --line L0003")
+        space, _ = reviewed(flags(out, state, None, assignments), config, episode)
+        author = who(by)
+        if done == "approved":
+            came = review.approve(space.ledger, episode, lang, line or None, author)
+        else:
+            came = (review.lock if done == "locked" else review.unlock)(space.ledger, episode, lang, line or [], author)
+        rerun = go_on(space, episode, lang) if came.opened else None
+        answer(as_json, {done: came.lines, "rerun": _plain(rerun)}, f"{came.lines} lines {done}",
+               rerun.words if rerun else "")
+        return 0
+
+    verb.__doc__ = words
+    return verb
 
 
-def review_lock(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
-                state: State = None, config: Config = None, assignments: Set = None,
-                as_json: Json = False) -> int:
-    """Keep the texts of lines as they are, whatever engines, scripts and imports say."""
-    from tasks import review
-
-    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
-    done = review.lock(space.ledger, episode, lang, _named(line), who(by))
-    return _went_on(space, episode, lang, done, "locked", as_json)
-
-
-def review_unlock(episode: Episode, lang: Language, line: Lines = None, by: By = None, out: Out = None,
-                  state: State = None, config: Config = None, assignments: Set = None,
-                  as_json: Json = False) -> int:
-    """Let the texts of locked lines be changed again."""
-    from tasks import review
-
-    space, _ = reviewed(flags(out, state, None, assignments), config, episode)
-    freed = review.unlock(space.ledger, episode, lang, _named(line), who(by))
-    answer(as_json, {"unlocked": freed}, f"{freed} lines unlocked")
-    return 0
+review_approve = _on_lines("approved", "Find texts right as they are; once all are, the language goes on.")
+review_lock = _on_lines("locked", "Keep the texts of lines as they are, whatever engines, scripts and imports say.")
+review_unlock = _on_lines("unlocked", "Let the texts of locked lines be changed again.")
 
 
 def review_log(episode: Episode,
@@ -151,22 +150,9 @@ def review_serve(port: Annotated[int, typer.Option(help="Port of the page; any f
     return 0
 
 
-def _went_on(space: Workspace, episode: str, language: str, done: Any, what: str, as_json: bool) -> int:
-    rerun = go_on(space, episode, language) if done.opened else None
-    answer(as_json, {what: done.lines, "rerun": _plain(rerun)}, f"{done.lines} lines {what}",
-           rerun.words if rerun else "")
-    return 0
-
-
 def _plain(rerun: Rerun | None) -> dict[str, Any] | None:
     return None if rerun is None else {"flow_run": rerun.flow_run, "command": ["infinidub", *rerun.command],
                                        "why": rerun.why}
-
-
-def _named(lines: list[str] | None) -> list[str]:
-    if not lines:
-        raise InputError("no line is named", where="--line", hint="Write for example --line L0003")
-    return lines
 
 
 def _read(file: Path) -> bytes:

@@ -11,7 +11,20 @@ import typer
 from rich.markup import escape
 
 from flows.deploy import running_server
-from flows.options import AcceptSource, Config, Episodes, Generator, Json, Languages, Out, Set, State, answer, flags
+from flows.options import (
+    AcceptSource,
+    Config,
+    Episodes,
+    Generator,
+    Json,
+    Languages,
+    Out,
+    Set,
+    State,
+    answer,
+    config_path,
+    flags,
+)
 from flows.redo import Anew
 from flows.settings import Settings, load_settings, use_prefect_quietly
 from flows.show import Terminal, deliverables_table, error_line, files_list, next_commands, warning_line
@@ -135,11 +148,6 @@ def select_from(catalog: Path, settings: Settings, episodes: Sequence[str], lang
     return select(catalog_jobs(load_catalog(catalog), settings.out), episodes, languages)
 
 
-def config_path(config: Path | None) -> str:
-    """A settings file as a run remembers it: findable from any folder; '' for none."""
-    return str(config.absolute()) if config else ""
-
-
 def again(command: str, given: dict[str, Any], config: Path | None, *, episode: str = "",
           languages: Sequence[str] = (), catalog: Path | None = None, only_failed: bool = False) -> Order:
     """What an earlier run was asked to do, with the settings that it had.
@@ -229,4 +237,4 @@ def _report(run: Session, order: Order, as_json: bool) -> None:
         answer(as_json, summary, head)
         return
     answer(as_json, summary, deliverables_table(done), files_list(done, summary["multi"]), head,
-           next_commands(done[0], order.catalog, order.flags or {}))
+           next_commands(done[0], order.catalog, order.flags or {}, order.config))

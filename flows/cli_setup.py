@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.options import Config, Json, Out, Set, State, answer, flags
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 from flows.show import MARKS, pulling, stderr
 from models.errors import InfinidubError
 
@@ -23,11 +23,11 @@ Names = Annotated[list[str] | None, typer.Argument(help="Names in models.lock, o
                                                         " chosen engines need, unless given.", show_default=False)]
 
 
-def models_list(config: Config = None, as_json: Json = False) -> int:
+def models_list(config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
     """Show the weights there are, and whether they are here."""
     from models.weights import WeightStore
 
-    settings = load_settings(config)
+    settings = load_settings(config, flags(assignments=assignments))
     store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     rows = [_row(store, name) for name in (*store.names(), *store.groups)]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -51,14 +51,14 @@ def _row(store: WeightStore, name: str) -> dict[str, Any]:
             "folder": "" if group else str(store.root / name)}
 
 
-def models_pull(names: Names = None, config: Config = None, as_json: Json = False) -> int:
+def models_pull(names: Names = None, config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
     """Download weights, check their hashes, keep them."""
     from models.weights import WeightStore
 
-    settings = load_settings(config)
+    settings = load_settings(config, flags(assignments=assignments))
     store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     pulled = []
-    for name in store.expand(names or needed_weights(config)):
+    for name in store.expand(names or needed_weights(settings)):
         if not store.present(name):
             size = store.entry(name).size
             told = ", and what the hub tells" if store.entry(name).unlocked else ""
@@ -69,11 +69,11 @@ def models_pull(names: Names = None, config: Config = None, as_json: Json = Fals
     return 0
 
 
-def models_verify(names: Names = None, config: Config = None, as_json: Json = False) -> int:
+def models_verify(names: Names = None, config: Config = None, assignments: Set = None, as_json: Json = False) -> int:
     """Hash the weights that are here, and compare with models.lock."""
     from models.weights import WeightStore
 
-    settings = load_settings(config)
+    settings = load_settings(config, flags(assignments=assignments))
     store = WeightStore(settings.weights, mirror=settings.weights_mirror, stamps=settings.stamps)
     results: list[dict[str, Any]] = []
     code = 0
@@ -90,11 +90,10 @@ def models_verify(names: Names = None, config: Config = None, as_json: Json = Fa
     return code
 
 
-def needed_weights(config: Path | None) -> list[str]:
+def needed_weights(settings: Settings) -> list[str]:
     """Names of the weights that the chosen engines run on."""
     from models.engines import adapter
 
-    settings = load_settings(config)
     chosen = {port: settings.engine(port) for port in settings.engines}
     names = [weights for port, name in chosen.items()
              for weights in adapter(port, name).required_weights(settings.options.get(name, {}))]

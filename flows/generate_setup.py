@@ -161,7 +161,7 @@ def files_under(folder: Path, size: str, two: bool) -> Files:
         group = f"infinitetalk-{files.size_class}p{'-multi' if two else ''}"
         listed = ", ".join(f"{one.place.relative_to(folder)} ({one.what})" for one in absent)
         raise SetupError(f"these are not in the folder: {listed}", where=f"--weights {folder}",
-                         hint=f"Put them there; or get all with: infinidub models pull {group}, and say --weights "
+                         hint=f"Put them there; or get all with `infinidub models pull {group}`, and say --weights "
                               f"{group}")
     return files
 

@@ -62,6 +62,11 @@ def flags(out: Path | None = None, state: Path | None = None, generator: str | N
     return {name: value for name, value in values.items() if value is not None}
 
 
+def config_path(config: Path | None) -> str:
+    """A settings file as a run remembers it: findable from any folder; '' for none."""
+    return str(config.absolute()) if config else ""
+
+
 def who(by: str | None) -> str:
     """Whose word it is, for the log.
 

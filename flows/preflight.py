@@ -14,6 +14,7 @@ from flows.settings import Settings
 from flows.wiring import Workspace
 from models.engines import adapter, missing
 from models.errors import InputError, SetupError
+from models.ports import Signer
 
 
 def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
@@ -29,7 +30,8 @@ def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
         for language in one.languages:
             _check_language(space, one.job, language)
     if todo:
-        space.signer(make=True)  # raises where the certificate cannot sign
+        signer: Signer = space.engines.get("signer", space.signer(make=True))
+        signer.check()
 
 
 def lacking(space: Workspace, todo: Sequence[Selected]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.deploy import running_server
+from flows.hints import completed
 from flows.settings import Settings, load_settings, prefect_server, use_prefect_quietly
 from models.errors import InfrastructureError, InputError
 
@@ -37,7 +38,8 @@ class Rerun:
         """For people."""
         if self.flow_run:
             return f"flow run {self.flow_run} goes on with it"
-        return f"go on with: infinidub {shlex.join(self.command)}" + (f"  ({self.why})" if self.why else "")
+        why = f"({self.why}) " if self.why else ""
+        return completed(f"{why}go on with: infinidub {shlex.join(self.command)}", {})
 
 
 def reviewed(given: Mapping[str, Any], config: Path | None, episode: str = "", catalog: Path | None = None,
@@ -85,7 +87,8 @@ def go_on(space: Workspace, episode: str, language: str) -> Rerun:
     from tasks.history import last_run
 
     settings, known = space.settings, last_run(space.ledger, episode=episode) or {}
-    command = ("retry", "--episode", episode, "--lang", language, "--state", str(settings.state))
+    config = ("--config", known["config"]) if known.get("config") else ()
+    command = ("retry", "--episode", episode, "--lang", language, "--state", str(settings.state), *config)
     server = prefect_server() or running_server(settings)
     if not server or not known:
         return Rerun(command)

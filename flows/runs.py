@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from flows.hints import complete, completed
 from flows.jobs import Selected
 from flows.listener import Listener, Silence
 from flows.notify import announce
@@ -92,6 +93,9 @@ class Session:
     """What ended the run before its time."""
     unheard: str = ""
     """Why nobody could be told of the failures."""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """What was given to it, and is part of whatever command mends something."""
+    config: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def work(self, episode: str, language: str = "", counts: Counter[str] | None = None) -> Work:
@@ -142,8 +146,13 @@ class Session:
     def _note(self, episode: str, language: str, error: Exception) -> None:
         known = error if isinstance(error, InfinidubError) else InfinidubError(
             f"{type(error).__name__}: {error}", hint="Run again with --debug to see where")
+        complete(known, self.flags, self.config)
         self.failures.append(Failure(episode, language, type(error).__name__, " ".join(str(known).split()),
                                      known.exit_code, known.hint))
+
+    def _await(self, episode: str, language: str, error: AwaitingReviewError) -> None:
+        complete(error, self.flags, self.config)
+        self.awaiting[episode, language] = error
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -163,7 +172,7 @@ class Session:
             try:
                 done[language] = self._looked_up(job, language, counts)
             except AwaitingReviewError as error:
-                self.awaiting[job.id, language] = error
+                self._await(job.id, language, error)
         self.localized |= {(job.id, language): result for language, result in done.items() if result}
         missing = tuple(language for language, result in done.items() if result is None)
         try:
@@ -212,7 +221,7 @@ class Session:
             try:
                 self.planned[key] = pipeline.plan_language(work, prepared, language)
             except AwaitingReviewError as error:
-                self.awaiting[key] = error
+                self._await(*key, error)
                 return None
         if stage == "plan":
             return None
@@ -375,7 +384,8 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
     shards.reap_runs(space.ledger)
     run_id = space.ledger.begin_run(command, parameters, environment(), catalog=catalog, lease_s=settings.lease_s)
     state = "cancelled"
-    one = Session(space, run_id, pool, listener or Silence(), debug)
+    one = Session(space, run_id, pool, listener or Silence(), debug,
+                  flags=dict(parameters.get("settings") or {}), config=parameters.get("config") or "")
     try:
         with _alive(one):
             yield one
@@ -445,7 +455,7 @@ def left_to_do(run: Session, selected: Sequence[Selected], *, accept_new_source:
             if missing:
                 preflight(run.space, [missing])
                 run.todo.append(missing)
-    run.notices = choices(run.space.settings, run.todo)
+    run.notices = [completed(line, run.flags, run.config) for line in choices(run.space.settings, run.todo)]
     return run.todo
 
 

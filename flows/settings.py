@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     review_timeout_h: float = Field(72, gt=0, le=8760)
     """Hours that it waits."""
     review_on_timeout: Literal["approve", "wait"] = "approve"
-    """What then happens: it goes on as if approved, or somebody is told and it waits on."""
+    """What then happens: lines without flags count as approved, or somebody is told and all of it waits on."""
     watermark: Literal["off", "spread-spectrum"] = "off"
     """What hides a number in the dubbed sound, by which a copy is traced."""
     production: bool = False

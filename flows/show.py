@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from flows.hints import command_line, near
 from flows.steps import STEPS
 from models.errors import InfinidubError
 from models.pool import ShardLine
@@ -137,8 +137,8 @@ def deliverables_table(deliverables: Sequence[Deliverable]) -> Table:
 
 def files_list(deliverables: Sequence[Deliverable], multi: Sequence[str]) -> RenderableType:
     """Where the files are."""
-    lines = [f"{_near(one.video)}  [dim]{', '.join(_beside(one))}[/]" for one in deliverables]
-    return "\n".join(lines + [f"{_near(path)}  [dim]original picture, every dub[/]" for path in multi])
+    lines = [f"{escape(near(one.video))}  [dim]{', '.join(_beside(one))}[/]" for one in deliverables]
+    return "\n".join(lines + [f"{escape(near(path))}  [dim]original picture, every dub[/]" for path in multi])
 
 
 def _beside(one: Deliverable) -> Iterator[str]:
@@ -306,16 +306,8 @@ def clock(length: float) -> str:
     return f"{hours}{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def _near(path: str) -> str:
-    near = os.path.relpath(path)
-    return escape(path if near.startswith("..") else near)
-
-
-def next_commands(one: Deliverable, catalog: str, flags: Mapping[str, Any]) -> RenderableType:
+def next_commands(one: Deliverable, catalog: str, flags: Mapping[str, Any], config: str) -> RenderableType:
     """What one may want to do next."""
-    place = "".join(f" --{name} {_near(flags[name])}" for name in ("out", "state") if name in flags)
-    program = "infinidub" if which("infinidub") else _near(sys.argv[0])
-    commands = [f"{program} redo {escape(one.episode)} --lang {one.language} --line L0001 --text \"…\"{place}",
-                f"{program} trace {_near(one.video)}{place}", f"{program} serve{place}"]
-    commands += [f"{program} status {_near(catalog)}{place}"] if catalog else []
-    return "[dim]Next:[/]\n" + "\n".join(f"  {command}" for command in commands)
+    commands = [f"redo {one.episode} --lang {one.language} --line L0001 --text \"…\"", f"trace {near(one.video)}",
+                "serve", *([f"status {near(catalog)}"] if catalog else [])]
+    return "[dim]Next:[/]\n" + "\n".join(f"  {escape(command_line(command, flags, config))}" for command in commands)

@@ -359,6 +359,15 @@ class Signer(Engine, Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """See that it can sign, before anything is made that is to be signed.
+
+        Raises:
+            InputError: The certificate or its key cannot be used.
+            InfrastructureError: The time stamp authority does not answer.
+        """
+        ...
+
 
 class FaceEmbedder(Engine, Protocol):
     """Tells faces apart."""

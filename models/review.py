@@ -70,6 +70,12 @@ class Review:
         """Lines that nobody has approved as they are now; locked ones count as approved."""
         return tuple(line.id for line in self.lines if not (line.approved or line.locked))
 
+    @property
+    def held(self) -> tuple[LineId, ...]:
+        """Of those, the ones with flags: no time-out approves them, only a person."""
+        open_ = set(self.unapproved)
+        return tuple(line.id for line in self.lines if line.flags and line.id in open_)
+
 
 def digest(source: str, text: str) -> str:
     """What an approval is for."""

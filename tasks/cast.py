@@ -12,6 +12,7 @@ Two runs that write at the same time are kept apart by the tables' keys: the sec
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -357,7 +358,7 @@ def refuse_defaults(cast: Sequence[CastVoice], series: str, language: str) -> No
         names = ", ".join(f"{one.name} ({one.member})" if one.name else one.member for one in open_[:20])
         raise InputError(f"nobody chose a voice for {names}", where="cast",
                          hint=f"Choose one each, or keep what is proposed: infinidub cast set {series} "
-                              f"{open_[0].member} --voice {language}={open_[0].voice}")
+                              f"{open_[0].member} --voice {shlex.quote(f'{language}={open_[0].voice}')}")
 
 
 def people_of(known: Mapping[str, Member], given: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ day enters a recipe. Records are never deleted: they are revoked, and `trace` sh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
@@ -149,8 +150,8 @@ def _refusal(need: Need, his: Sequence[Consent], episode: str, language: str, to
         why = f"what is recorded holds for {', '.join(map(_extent, his[-3:]))}" if his else "none is recorded"
     scope = episode.rpartition("/")[0] or episode
     return ConsentError(
-        f"{need.person} has not agreed {MEANING[need.kind]} ({need.kind}): {why}", where=f"{episode}·{language}",
-        hint=f'If there is a consent: infinidub consent add --person "{need.person}" --kind {need.kind} '
+        f"{need.person} has not agreed {MEANING[need.kind]} ({need.kind}): {why}",
+        hint=f"If there is a consent: infinidub consent add --person {shlex.quote(need.person)} --kind {need.kind} "
              f'--scope {scope} --lang {language} --evidence "…"')
 
 

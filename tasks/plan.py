@@ -102,6 +102,6 @@ def plan(work: Work, request: PlanRequest) -> Plan:
     source = request.source
     if request.shots.frames != source.frames:
         raise InputError(f"the shots cover {request.shots.frames} frames, the source has {source.frames}",
-                         hint="Find the shots of this source anew: infinidub redo EPISODE --from shots")
+                         hint=f"Find its shots anew: infinidub redo {work.episode} --lang {work.language} --from shots")
     return Plan(language=request.speech.language, frames=source.frames, rate=source.rate,
                 shots=tuple(_planned(request, shot) for shot in request.shots.shots))

@@ -45,10 +45,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Approved:
-    """What came of an approval."""
+    """What came of an approval, a lock or its end."""
 
     lines: int
-    """How many were not approved before."""
+    """How many were not approved (locked, unlocked) before."""
     opened: bool
     """All is approved now, and something waits for a run: whoever is told so starts it."""
 
@@ -149,7 +149,7 @@ def edits(ledger: Ledger, episode: str, language: str, lines: Sequence[Line]) ->
         line = here.get(name)
         if line is None or not _same_place(lock, line):
             what = "is gone from the transcript" if line is None else "bears what was said elsewhere now"
-            raise InputError(f"{name} is locked, and {what}", where=f"{episode}·{language}",
+            raise InputError(f"{name} is locked, and {what}",
                              hint=f"Unlock it: infinidub review unlock {episode} --lang {language} --line {name}")
         found[name] = LineEdit(text=lock.text, source=sha256(line.text.encode()))
     return found
@@ -203,7 +203,7 @@ def gate(ledger: Ledger, episode: str, transcript: Transcript, translation: Tran
         if row is None or row.script != _script(transcript, translation):
             return False
         review = _load(session, episode, translation.language)
-    if not review.unapproved or (review.left_s == 0 and review.on_timeout == "approve"):
+    if not review.unapproved or (review.left_s == 0 and review.on_timeout == "approve" and not review.held):
         return True
     if review.state == "awaiting":
         raise awaited(review)
@@ -230,7 +230,7 @@ def ask(ledger: Ledger, episode: str, language: str, *, timeout_h: float, on_tim
         episode: Full id.
         language: BCP-47 tag.
         timeout_h: Hours that it waits.
-        on_timeout: Whether it then counts as approved, or waits on.
+        on_timeout: Whether its lines without flags then count as approved, or all of it waits on.
     """
     with ledger.session() as session:
         row = session.get_one(t.Review, (episode, language), with_for_update=True)
@@ -245,15 +245,15 @@ def ask(ledger: Ledger, episode: str, language: str, *, timeout_h: float, on_tim
 
 
 def time_out(ledger: Ledger, only: tuple[str, str] | None = None) -> list[tuple[str, str, str]]:
-    """Settle reviews whose time is over, each once.
+    """Settle reviews whose time is over, each once: lines without flags are approved, flagged ones wait on.
 
     Args:
         ledger: The database.
-        only: Episode and language of the only one to look at, and only if it then counts as approved: that it waits on
-            is for somebody to hear.
+        only: Episode and language of the only one to look at. If it waits on, that is not settled: it is for somebody
+            to hear.
 
     Returns:
-        Episode, language, and 'approve' or 'wait'.
+        Episode, language, and 'approve' (of all lines) or 'wait'.
     """
     over: list[tuple[str, str, str]] = []
     query = sa.select(t.Review.episode, t.Review.language).where(t.Review.state == "awaiting",
@@ -269,11 +269,15 @@ def time_out(ledger: Ledger, only: tuple[str, str] | None = None) -> list[tuple[
             now = session.scalar(sa.select(t.clock())) or 0.0
             if row.state != "awaiting" or row.deadline is None or row.deadline > now:
                 continue
-            row.deadline = None
-            _note(session, episode, language, TIME_OUT, TIME_OUT, then=row.on_timeout)
-            over.append((episode, language, row.on_timeout))
+            held = _load(session, episode, language).held
+            then = "wait" if held else row.on_timeout
             if row.on_timeout == "approve":
                 _approve(session, episode, language, None, TIME_OUT)
+            if then == "wait" and only:
+                continue
+            row.deadline = None
+            _note(session, episode, language, TIME_OUT, TIME_OUT, then=then, flagged=len(held))
+            over.append((episode, language, then))
     return over
 
 
@@ -381,6 +385,7 @@ def approve(ledger: Ledger, episode: str, language: str, lines: Collection[LineI
     Raises:
         InputError: There is no such line, or the language was not translated yet.
     """
+    time_out(ledger, only=(episode, language))
     with ledger.session() as session:
         return _approve(session, episode, language, lines, who)
 
@@ -389,7 +394,8 @@ def _approve(session: Session, episode: str, language: str, lines: Collection[Li
     review = _load(session, episode, language, change=True)
     _known(review, lines or ())
     left, rows = set(review.unapproved), _rows(session, t.Approval, episode, language)
-    fresh = [line for line in review.lines if line.id in left and (lines is None or line.id in lines)]
+    fresh = [line for line in review.lines if line.id in left and (lines is None or line.id in lines)
+             and not (who == TIME_OUT and line.flags)]
     for line in fresh:
         row = rows.get(line.id) or t.Approval(episode=episode, language=language, line=line.id)
         row.digest, row.who, row.updated = digest(line.source, line.text), who, _now()
@@ -416,6 +422,7 @@ def lock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId],
     Raises:
         InputError: There is no such line.
     """
+    time_out(ledger, only=(episode, language))
     with ledger.session() as session:
         review = _load(session, episode, language, change=True)
         _known(review, lines)
@@ -427,8 +434,8 @@ def lock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId],
         return _opened(session, review, fresh)
 
 
-def unlock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId], who: str) -> int:
-    """Let texts be changed again: they stay what they are, as edits of a person. Returns how many were locked.
+def unlock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId], who: str) -> Approved:
+    """Let texts be changed again: they stay what they are, as edits of a person. Tells how many were locked.
 
     Raises:
         InputError: There is no such line, nor a lock of one.
@@ -447,7 +454,7 @@ def unlock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId
             session.add(edit)
             session.delete(locks[name])
             _note(session, episode, language, "unlock", who, name)
-        return len(freed)
+        return Approved(len(freed), opened=False)
 
 
 def note_export(ledger: Ledger, review: Review, who: str, file: str) -> None:

@@ -119,7 +119,8 @@ def voice_line(work: Work, request: VoiceRequest) -> Sound:
         voice = trim(np.clip(at_clock, -1, 1), CLOCK)
         if not len(voice):
             raise EngineError(f"nothing audible came out for {request.text[:60]!r}",
-                              hint="Change the line's text (infinidub redo --line), or its voice in the cast")
+                              hint="Change its voice in the cast, or its text: infinidub redo "
+                                   f'{work.episode} --lang {request.language} --line {request.id} --text "…"')
     except InfinidubError as error:
         raise error.at(request.id) from error.__cause__
     return _store(work, voice)

@@ -241,7 +241,7 @@ def translate(work: Work, request: TranslateRequest) -> Translation:
     script, lines = _script(work, request), request.transcript.lines
     kept = {line.id: why for line in lines if (why := _why_kept(work, line, request, script)) is not None}
     answers = _by_engine(work, request, kept) if script is None else {}
-    _see_to(answers, request)
+    _see_to(answers, request, work.episode)
     choices = _choices(work, request, answers)
     homeless, silent = _homeless_edits(request), _silent(lines, answers)
     names = names_in((line.text for line in lines), request.transcript.language,
@@ -327,19 +327,20 @@ def _around(request: TranslateRequest) -> dict[LineId, Around]:
     return {line.id: found.get(line.id, Around()) for line in request.transcript.lines}
 
 
-def _see_to(answers: Mapping[LineId, LineText], request: TranslateRequest) -> None:
+def _see_to(answers: Mapping[LineId, LineText], request: TranslateRequest, episode: str) -> None:
     """Refuse what nobody can use: nothing for any line; in a strict request, any translation that is not good."""
     nothing = {key: each.refused for key, each in answers.items() if not each.candidates}
     if len(answers) > 1 and len(nothing) == len(answers):
         key, why = next(iter(nothing.items()))
         raise EngineError(f"{request.translator.name} gave no usable translation of any line ({key}: {why})")
     lines = {line.id: line for line in request.transcript.lines}
-    wrong = [f"{key} ({each.refused or '; '.join(_broken(lines[key], each.candidates[0].text, request))})"
-             for key, each in answers.items() if not each.good]
+    wrong = {key: each.refused or "; ".join(_broken(lines[key], each.candidates[0].text, request))
+             for key, each in answers.items() if not each.good}
     if wrong and request.strict:
-        raise EngineError(f"{len(wrong)} translations are not good: {', '.join(wrong[:10])}",
-                          where=request.translator.name, hint="Run again, or write them yourself: infinidub redo "
-                          "EPISODE LANGUAGE --line ID --text TEXT")
+        listed = ", ".join(f"{key} ({why})" for key, why in list(wrong.items())[:10])
+        raise EngineError(f"{len(wrong)} translations are not good: {listed}", where=request.translator.name,
+                          hint=f"Run again, or write them yourself: infinidub redo {episode} --lang {request.language} "
+                               f'--line {next(iter(wrong))} --text "…"')
 
 
 def _broken(line: Line, text: str, request: TranslateRequest) -> list[str]:

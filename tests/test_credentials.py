@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import ValidationError
 
 from flows.cli import run_command
+from flows.jobs import Selected
+from flows.pipeline import EpisodeJob
+from flows.preflight import preflight
 from flows.settings import Settings
 from flows.wiring import open_workspace, watermarkers
 from models.credentials import DEVELOPMENT, IPTC
@@ -285,6 +288,26 @@ def test_what_cannot_sign_is_refused_before_it_signs(work: Work, tmp_path: Path)
     asked = ref.model_copy(update={"weights": {"certificate": "0" * 64}})
     with pytest.raises(InputError, match="another one"):
         perform(work, sign, a_request(work, asked))
+
+
+def test_a_certificate_that_c2pa_does_not_take_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    good, key = an_identity(tmp_path / "good"), ec.generate_private_key(ec.SECP256R1())
+    itself = identities._certificate("Studio", key.public_key(), "Studio", key, authority=True)
+    (tmp_path / "own.pem").write_bytes(itself.public_bytes(to.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
+
+    def check(chain: Path, secret: Path) -> None:
+        space = open_workspace(Settings(out=tmp_path, production=True, check_speech=False, options={"c2pa": {
+            "certificates": str(chain), "key": str(secret)}}))
+        preflight(space, [Selected(EpisodeJob(id="s/e", video=chain, languages=(), out=tmp_path,
+                                              transcript=chain), ())])
+
+    check(good / identities.CHAIN, good / identities.KEY)
+    with pytest.raises(InputError, match=r"self-signed.*must be issued by another"):
+        check(tmp_path / "own.pem", tmp_path / "key.pem")
+    with pytest.raises(InputError, match="is not the key of"):
+        check(good / identities.CHAIN, tmp_path / "key.pem")
 
 
 def test_a_time_stamp_authority_that_is_away_can_be_asked_again(work: Work, identity: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_locked_line_stays_whatever_comes(small):
     moved = transcript("One.", "Else.").lines[1].model_copy(update={"start": 900_000, "end": 990_000})
     with pytest.raises(InputError, match=r"bears what was said elsewhere now. Unlock it: infinidub review unlock s/e1"):
         review.edits(small, *KEY, [moved])
-    assert review.unlock(small, *KEY, ["L0002"], "bea") == 1
+    assert review.unlock(small, *KEY, ["L0002"], "bea").lines == 1
     assert review.edits(small, *KEY, other.lines)["L0002"].text == "Dos."  # as an edit, now
     review.change(small, *KEY, {"L0002": "B."}, {"L0002": "Two, now."}, "x")
 
@@ -142,6 +142,30 @@ def test_time_is_over_once(ledger):
     assert review.time_out(ledger) == []
     with pytest.raises(AwaitingReviewError, match=r"1 of 3 lines.*review approve s/e1 --lang es"):
         review.gate(ledger, "s/e1", transcript(), translation("Uno.", "Dos.", "Cuatro."))
+
+
+def test_flagged_lines_are_approved_by_nobody_but_a_person(small):
+    lines = translation().lines
+    flagged = Translation(language="es", lines=(lines[0].model_copy(update={"flags": ("number: 2 is missing",)}),
+                                                *lines[1:]))
+    review.note_translation(small, "s/e1", transcript(), flagged)
+    ask(small, hours=1e-9)
+    with pytest.raises(AwaitingReviewError, match="its time is over"):
+        review.gate(small, "s/e1", transcript(), flagged)
+    assert review.time_out(small, only=KEY) == []  # the others are approved, and that one waits is still to be told
+    assert review.load(small, *KEY).unapproved == ("L0001",)
+    assert review.time_out(small) == [("s/e1", "es", "wait")]
+    assert review.time_out(small) == []
+    assert (review.load(small, *KEY).unapproved, review.load(small, *KEY).state) == (("L0001",), "awaiting")
+    assert review.approve(small, *KEY, ["L0001"], "ana") == review.Approved(1, opened=True)
+
+
+def test_who_approves_the_last_flagged_line_after_the_time_opens_the_language(small):
+    flagged = Translation(language="es", lines=tuple(line.model_copy(update={"flags": ("name: Bo is missing",) * (
+        line.id == "L0001")}) for line in translation().lines))
+    review.note_translation(small, "s/e1", transcript(), flagged)
+    ask(small, hours=1e-9)
+    assert review.approve(small, *KEY, ["L0001"], "ana") == review.Approved(1, opened=True)
 
 
 def test_two_who_edit_the_same_line_are_told(small):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import wave
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import field_validator
@@ -68,12 +70,34 @@ class C2paSigner(Adapter):
     def sign(self, source: Path, target: Path, manifest: Mapping[str, Any], ingredients: Sequence[SignedIngredient],
              certificate: str) -> None:
         """Write `target`, and read it back."""
-        import c2pa
-
         identity = read_identity(Path(self._options.certificates))
         if identity.fingerprint != certificate:
             raise InputError("the certificate is another one than was asked for", where=self._options.certificates,
                              hint="It was changed since the run began; run the same command again")
+        with source.open("rb") as given, target.open("w+b") as signed:
+            self._sign(identity, manifest, ingredients, "video/mp4", given, signed)
+        found = read_credentials(target)
+        if found is None or found.state != "valid":
+            raise EngineError(f"what was signed does not verify ({', '.join(found.problems) if found else 'nothing'})",
+                              where=self._options.certificates)
+
+    def check(self) -> None:
+        """Sign a moment of silence, in memory."""
+        action = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
+        manifest = {"assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]}
+        silence = BytesIO()
+        with wave.open(silence, "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(160))
+        try:
+            self._sign(read_identity(Path(self._options.certificates)), manifest, (), "audio/wav", silence, BytesIO())
+        except EngineError as error:
+            raise InputError(error.what, where=error.where, hint=error.hint) from error
+
+    def _sign(self, identity: Identity, manifest: Mapping[str, Any], ingredients: Sequence[SignedIngredient], kind: str,
+              given: BinaryIO, signed: BinaryIO) -> None:
+        import c2pa
+
         info = c2pa.C2paSignerInfo(identity.algorithm.encode(), identity.pem, self._key(identity),
                                    self._options.timestamps.encode() or None)
         try:
@@ -81,19 +105,14 @@ class C2paSigner(Adapter):
                   c2pa.Builder(json.dumps(manifest), context=c2pa.Context(c2pa.Settings.from_dict(SETTINGS))) as made):
                 for one in ingredients:
                     _add(made, one)
-                with source.open("rb") as given, target.open("w+b") as signed:
-                    made.sign(signer, "video/mp4", given, signed)
+                made.sign(signer, kind, given, signed)
         except c2pa.C2paError as error:
             if self._options.timestamps and "http" in str(error):
                 raise InfrastructureError("the time stamp authority does not answer", where=self._options.timestamps,
                                           hint="Run the command again, or leave options.c2pa.timestamps out") from error
             raise EngineError(f"the C2PA library did not sign ({error})", where=self._options.certificates,
-                              hint="Has the certificate the key usage digitalSignature and, as extended key usage,"
-                              " emailProtection or C2PA's own?") from error
-        found = read_credentials(target)
-        if found is None or found.state != "valid":
-            raise EngineError(f"what was signed does not verify ({', '.join(found.problems) if found else 'nothing'})",
-                              where=self._options.certificates)
+                              hint="It must be issued by another certificate than itself, with the key usage"
+                              " digitalSignature and, as extended key usage, emailProtection or C2PA's own") from error
 
     def _key(self, identity: Identity) -> bytes:
         if secret := self._secret(SECRET):

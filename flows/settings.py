@@ -40,6 +40,7 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "UVICORN_LOOP": "flows.ephemeral:loop",  # such a server ends with its run
 }
 """How Prefect behaves under `infinidub` unless the user's own environment says otherwise."""
 

@@ -113,11 +113,12 @@ def test_overlays_are_put_together_validly(overlay: str) -> None:
     assert all(one["metadata"].get("namespace", "infinidub") == "infinidub" for one in built(overlay))
 
 
-def test_the_overlay_of_the_cluster_test_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("containers", [True, False])
+def test_the_overlay_of_the_cluster_test_is_valid(tmp_path: Path, containers: bool) -> None:
     here, catalogs = tmp_path / "overlay", tmp_path / "catalogs"
     here.mkdir()
     catalog = fakes.series(catalogs)
-    overlay(here, "infinidub-trial", "http://127.0.0.1:9", None, catalog.parent)
+    overlay(here, "infinidub-trial", "http://127.0.0.1:9", None if containers else tmp_path, catalog.parent)
     everything = built(str(here))
     for one in everything:
         kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
@@ -407,6 +408,17 @@ def test_images_are_made_of_what_is_there_and_locked(name: str) -> None:
         assert not re.search(r"\b(curl|wget|git clone|ADD )\b", line)
     assert [line for line in lines if line.startswith("FROM")][-1].split()[1] in {
         "python:3.11-slim-bookworm", "${BASE}"}
+
+
+def test_the_speech_image_leaves_the_packages_of_its_base_alone() -> None:
+    def locked(file: str) -> dict[str, str]:
+        lines = (ROOT / file).read_text().lower().replace("_", "-").splitlines()
+        return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+    base, speech = locked("constraints.txt"), locked("infra/extras/requirements.txt")
+    shared = base.keys() & speech.keys()
+    assert "sqlalchemy" in shared
+    assert {name: speech[name] for name in shared} == {name: base[name] for name in shared}
 
 
 def test_extras_of_images_exist() -> None:

@@ -1,7 +1,8 @@
 """The Prefect flows: a catalog, an episode, a language of an episode. What Prefect shows; the ledger knows the truth.
 
 Parameters are plain JSON (names and paths, never secrets), so that each flow can also be started by hand or by a
-deployment. Inside one process they share one `Session`.
+deployment. Prefect checks them by their types before a flow begins: names and tags become folders. Inside one process
+they share one `Session`.
 """
 
 from __future__ import annotations
@@ -10,27 +11,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from flows.artifacts import ProgressBar, report_awaiting, report_catalog, report_language
-from flows.jobs import Selected, catalog_jobs, job_from_json, select
+from flows.jobs import EPISODE_ID, Selected, catalog_jobs, job_from_json, select
 from flows.options import refuse_secrets
 from flows.pipeline import EpisodeJob
 from flows.redo import Anew
 from flows.runs import Session, Stage, left_to_do, session
 from flows.settings import Settings, load_settings
 from flows.steps import BEFORE_PICTURE
-from models.catalog import load_catalog
+from models.catalog import Tag, load_catalog
 from models.errors import InputError
 from tasks.history import note_flow_run
 from tasks.step import prefect_runner
 
+EpisodeId = Annotated[str, Field(pattern=EPISODE_ID, max_length=200)]
 _SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
@@ -101,7 +104,7 @@ def _staged_name() -> str:
 
 
 @flow(name="localize-catalog", flow_run_name=_catalog_name)
-def localize_catalog(catalog: str, episodes: list[str] | None = None, languages: list[str] | None = None,
+def localize_catalog(catalog: str, episodes: list[EpisodeId] | None = None, languages: list[Tag] | None = None,
                      accept_new_source: bool = False, config: str = "",
                      settings: dict[str, Any] | None = None) -> State[Any]:
     """Dub what is missing of a catalog.
@@ -134,14 +137,14 @@ def localize_catalog(catalog: str, episodes: list[str] | None = None, languages:
 
 
 @flow(name="localize-episode", flow_run_name=_staged_name)
-def localize_episode(episode: str, languages: list[str] | None = None, catalog: str = "",
+def localize_episode(episode: EpisodeId, languages: list[Tag] | None = None, catalog: str = "",
                      job: dict[str, Any] | None = None, accept_new_source: bool = False, config: str = "",
                      settings: dict[str, Any] | None = None, stage: Stage = "all") -> State[Any]:
     """Dub one episode: what its languages share, then each language.
 
     Args:
         episode: Full id, `series/id`.
-        languages: BCP-47 tags; all of the episode unless given.
+        languages: BCP-47 tags of the episode's; all unless given.
         catalog: Path of the catalog that describes it; or else
         job: its description (as `infinidub dub` makes it).
         accept_new_source: Dub it anew if its file changed since it was delivered.
@@ -153,7 +156,12 @@ def localize_episode(episode: str, languages: list[str] | None = None, catalog: 
     with _joined(config, settings, noted) as run:
         _announce(run)
         description = _job(run, episode, catalog, job or {})
-        todo = [Selected(description, tuple(languages) if languages is not None else description.languages)]
+        for tag in languages or ():
+            if tag not in description.languages:
+                raise InputError(f"is not dubbed into {tag}", where=episode,
+                                 hint=f"There are: {', '.join(description.languages)}")
+        all_of_them = not languages and run.todo is None  # within a run, none are: only what joins them is missing
+        todo = [Selected(description, description.languages if all_of_them else tuple(languages or ()))]
         before = len(run.failures)
         if run.todo is None:
             todo = left_to_do(run, todo, accept_new_source=accept_new_source)
@@ -166,7 +174,7 @@ def localize_episode(episode: str, languages: list[str] | None = None, catalog: 
 
 
 @flow(name="localize-language", flow_run_name=_staged_name)
-def localize_language(episode: str, language: str, catalog: str = "", job: dict[str, Any] | None = None,
+def localize_language(episode: EpisodeId, language: Tag, catalog: str = "", job: dict[str, Any] | None = None,
                       config: str = "", settings: dict[str, Any] | None = None, stage: Stage = "all") -> State[Any]:
     """Dub one episode into one language.
 
@@ -199,7 +207,7 @@ def _wish_name() -> str:
 
 
 @flow(name="rerun-language", flow_run_name=_wish_name)
-def rerun_language(catalog: str, episode: str, language: str, from_step: str = "", line: str = "", text: str = "",
+def rerun_language(catalog: str, episode: EpisodeId, language: Tag, from_step: str = "", line: str = "", text: str = "",
                    config: str = "", settings: dict[str, Any] | None = None) -> State[Any]:
     """Dub one language of an episode once more: from a step on, or with one line changed. As `infinidub redo` does.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from flows.choice import SMALL
 from flows.pipeline import EpisodeJob
@@ -17,6 +17,8 @@ from models.catalog import Catalog, language_tag
 from models.errors import InputError
 from models.timebase import ticks
 
+EPISODE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+"""`series/id`, or `id`: it becomes folders."""
 _JOB = TypeAdapter(EpisodeJob)
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
 
@@ -143,8 +145,19 @@ def job_to_json(job: EpisodeJob) -> dict[str, Any]:
 
 
 def job_from_json(plain: dict[str, Any], out: Path) -> EpisodeJob:
-    """The job that `job_to_json` wrote, delivered to `out`."""
-    return _JOB.validate_python(plain | {"out": out})
+    """The job that `job_to_json` wrote, delivered to `out`.
+
+    Raises:
+        InputError: It did not: what comes with a flow's parameters may be anybody's.
+    """
+    try:
+        job: EpisodeJob = _JOB.validate_python(plain | {"out": out})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where="job") from None
+    if not re.fullmatch(EPISODE_ID, job.id):
+        raise InputError(f"{job.id!r} is no name of an episode", where="job")
+    return replace(job, languages=tuple(parse_tag(tag, "job") for tag in job.languages))
 
 
 def _named(job: EpisodeJob, name: str) -> bool:

@@ -16,12 +16,14 @@ import sqlalchemy as sa
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.catalog import localize_catalog, localize_episode, rerun_language
 from flows.deploy import deploy_all
 from flows.deployments import Deployments
+from flows.jobs import job_from_json
 from flows.settings import load_settings
 from flows.shard import shard
 from flows.upkeep import reap
@@ -107,7 +109,7 @@ def test_steps_are_tasks(dubbed: tuple[Path, dict[str, Any], FlowRun]) -> None:
     assert shared.items() >= dict.fromkeys(
         ("ingest", "shots", "transcribe", "speakers", "languages"), "Completed").items()
     assert spanish == dict.fromkeys(
-        ("translate", "synthesize", "mix", "plan", "generate", "watermark", "assemble", "sign", "inspect"), "Completed")
+        ("translate", "synthesize", "mix", "plan", "generate", "assemble", "sign", "inspect"), "Completed")
     assert task_states(named("fake/e1·it")) == {"translate": "Failed"}
 
 
@@ -248,6 +250,34 @@ def test_a_language_waits_for_its_review_and_goes_on_when_its_time_is_over(serve
     assert run.parameters.items() >= {"episode": "fake/e1", "languages": ["es"], "catalog": str(catalog.resolve()),
                                       "settings": settings}.items()
     assert run.state_name == "Scheduled"
+
+
+def test_parameters_are_checked_before_anything_begins() -> None:
+    given: dict[str, Any] = {"catalog": "c.yaml", "episode": "harbor-lights/s01e01", "language": "PT-br"}
+    assert rerun_language.validate_parameters(given)["language"] == "pt-BR"
+    for wrong, words in (({"language": "../../es"}, "no language tag"), ({"episode": "a/../../b"}, "pattern"),
+                         ({"episode": "/etc/x"}, "pattern"), ({"from_step": 3}, "string")):
+        with pytest.raises(ParameterTypeError, match=words):
+            rerun_language.validate_parameters(given | wrong)
+    for wrong in ({"languages": ["es", "x\n"]}, {"episodes": [".."]}):
+        with pytest.raises(ParameterTypeError):
+            localize_catalog.validate_parameters({"catalog": "c.yaml"} | wrong)
+
+
+def test_a_job_in_parameters_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
+    job: dict[str, Any] = {"id": "e1", "video": "e1.mp4", "languages": ["ES"]}
+    assert job_from_json(job, tmp_path).languages == ("es",)
+    for wrong in ({"id": "../e1"}, {"languages": ["../es"]}, {"video": 7}, {"out": "/etc", "id": "e1\n"}):
+        with pytest.raises(InputError):
+            job_from_json(job | wrong, tmp_path)
+
+
+def test_a_language_that_an_episode_has_not_is_refused(server: None, dubbed: tuple[Path, dict[str, Any], FlowRun],
+                                                       ) -> None:
+    catalog, settings, _ = dubbed
+    state = localize_episode("fake/e1", ["fr"], catalog=str(catalog), settings=settings, return_state=True)
+    assert state.is_failed()
+    assert "is not dubbed into fr. There are: es, it" in str(state.message)
 
 
 def test_a_shard_flow_that_was_overtaken_completes(server: None, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from models.timebase import ticks
 
 GAP = ticks(Fraction(12, 100))
 """Silence left before the next line when a pause is borrowed."""
-MAX_SHIFT = ticks(Fraction(12, 100))
-"""What a viewer does not notice: so late a line may begin, or end, after its source."""
+MAX_SHIFT = ticks(Fraction(1, 10))
+"""So late a line may begin, or end, after its source: in the stem, where voices are measured to begin up to 10 ms after
+the place where they are laid, that is within the 120 ms that a viewer does not notice."""
 FASTEST = Fraction(5, 4)
 SLOWEST = Fraction(17, 20)
 """Bounds of the tempo: beyond them speech sounds hurried or drawn."""

@@ -139,6 +139,30 @@ def test_the_tempo_is_what_the_means_say(own, natural, pause):
 
 
 @settings(deadline=None)
+@given(planned_lines(), st.integers(SECOND, END))
+def test_nothing_is_done_to_a_voice_without_need(lines, end):
+    """It is late only after its speaker has spoken, sped up or slowed no more than its slot asks, and cut only where he
+    speaks again."""
+    fits = fit_lines(lines, end)
+    by_id = {line.id: line for line in lines}
+    for fit in fits:
+        source = by_id[fit.id]
+        own = [line for line in lines if line.speaker == source.speaker and line.id != fit.id]
+        laid = [each for each in fits if by_id[each.id] in own]
+        last = fit.start + fit.stretched
+        if fit.start > source.start:
+            assert fit.start in {each.start + each.length for each in laid} or any(
+                line.kept and line.start <= fit.start <= line.end for line in own)
+        if fit.stretched < source.natural:
+            assert last == fit.slot[1] or fit.stretched - 1 < source.natural / FASTEST <= fit.stretched
+        if fit.stretched > source.natural:
+            assert last == min(source.end, fit.slot[1])
+        if fit.cut and fit.length:
+            again = {line.start if line.kept else line.start + MAX_SHIFT for line in own}
+            assert fit.start + fit.length in again | {end}
+
+
+@settings(deadline=None)
 @given(planned_lines(), st.data())
 def test_order_of_input_does_not_matter(lines, data):
     assert fit_lines(data.draw(st.permutations(lines)), END) == fit_lines(lines, END)

@@ -58,6 +58,14 @@ def module_work(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Work:
     return place_to_work(tmp_path_factory.mktemp("work"), tables)
 
 
+@pytest.fixture
+def fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes in the place of the default engines."""
+    from tests import fakes
+
+    fakes.install_while(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgresServer]:
     """A real server, ended with the tests."""

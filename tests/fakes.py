@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import yaml
@@ -23,6 +23,9 @@ from models.errors import EngineError, InputError
 from models.languages import Guess
 from models.ports import Around, EngineHome, HeardSegment, HeardWord, Image, Recognition, Samples, Turn, Voice
 from models.records import Candidate, EngineRef, Record
+
+if TYPE_CHECKING:
+    import pytest
 
 RATE = 48_000
 SECONDS = 4
@@ -142,6 +145,13 @@ def install() -> None:
     for port, kind in kinds.items():
         ENGINES[port] = {**ENGINES[port], NAMES[port]: f"tests.fakes:{kind}"}
     ENGINES["generator"] = {**ENGINES["generator"], "pulse": "tests.pulse:Pulse"}
+
+
+def install_while(patch: pytest.MonkeyPatch) -> None:
+    """The same, until `patch` is undone."""
+    for port, names in list(ENGINES.items()):
+        patch.setitem(ENGINES, port, names)
+    install()
 
 
 @functools.cache

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import EngineError, InputError
 from models.ports import Turn, Voice
 from models.records import CastVoice, EngineRef, Speaker
@@ -287,9 +286,7 @@ def test_mistaken_names_are_told_who_there_is(ledger):
 def test_the_verbs_list_set_rename_merge_and_assign(tmp_path, monkeypatch, capsys):
     from flows.cli import run_command
 
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+    fakes.install_while(monkeypatch)
     monkeypatch.chdir(tmp_path)
     enrolled(Ledger(f"sqlite:///{_state(tmp_path)}/infinidub.db"), "e1", speaker("A", 1), speaker("B", 2))
 

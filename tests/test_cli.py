@@ -30,12 +30,7 @@ Call = Callable[..., tuple[int, dict[str, Any]]]
 PLAIN = ("--set", "prefect=false", "--set", "multi=false", "--generator", "pulse")
 MULTI = ("--set", "multi=true")
 
-
-@pytest.fixture(autouse=True)
-def fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+pytestmark = pytest.mark.usefixtures("fake_engines")
 
 
 @pytest.fixture
@@ -57,9 +52,7 @@ def dubbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dubbed")
     catalog = fakes.series(folder / "series")
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         assert run_command(["run", str(catalog), "--out", str(folder / "out"), *PLAIN, *MULTI]) == 0
     return catalog, folder / "out"
 

@@ -151,9 +151,7 @@ def test_records_that_prove_nothing_are_not_taken(ledger, fields, said):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         ) -> Callable[..., tuple[int, dict[str, Any]]]:
     """`infinidub … --json` with the fakes, in a folder of its own."""
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+    fakes.install_while(monkeypatch)
     ENGINES["synthesizer"] = {**ENGINES["synthesizer"], "kokoro": "tests.test_consent:Cloner"}
     monkeypatch.chdir(tmp_path)
     make_development_identity(tmp_path / "own")

@@ -28,7 +28,6 @@ from flows.settings import load_settings
 from flows.shard import shard
 from flows.upkeep import reap
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import InputError
 from models.pool import Waiting
 from tasks.ledger import Ledger
@@ -40,9 +39,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         with prefect_test_harness(server_startup_timeout=120), temporary_settings(
                 {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

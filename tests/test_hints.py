@@ -13,7 +13,6 @@ import pytest
 
 from flows.cli import run_command
 from flows.hints import completed
-from models.engines import ENGINES
 from models.engines.c2pa_identity import make_development_identity
 from models.errors import ConsentError
 from tasks.consent import Need, require
@@ -27,9 +26,7 @@ COMMAND = re.compile(r"`(infinidub [^`]+)`|(infinidub [^`]+)$")
 @pytest.fixture
 def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
     """Runs a command line with the fakes, as it is typed in a folder where nothing is by default."""
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+    fakes.install_while(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("flows.hints.which", lambda _name: "/usr/bin/infinidub")
 

@@ -22,7 +22,6 @@ from flows.pool import Here, Queue
 from flows.settings import Settings, load_settings
 from flows.wiring import Workspace, open_workspace
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import EngineError, InfrastructureError
 from models.pool import Packed, Waiting
 from models.records import ShotRequest
@@ -38,12 +37,7 @@ FLAGS = {"lease_s": 3.0, "dispatch": "prefect"}
 OF_STEPS = {"publish.sheet", "publish.qc"}
 """Named like an item, counted like a step."""
 
-
-@pytest.fixture(autouse=True)
-def fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+pytestmark = pytest.mark.usefixtures("fake_engines")
 
 
 class Threads:

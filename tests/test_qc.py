@@ -13,7 +13,6 @@ import ffmpeg
 import pytest
 
 from flows.cli import run_command
-from models.engines import ENGINES
 from models.records import Artifact, Check, HeardBack, Inspection, Loudness, Source
 from tasks.media import run_ffmpeg
 from tasks.qc_page import qc_page
@@ -22,12 +21,7 @@ from tests import fakes
 
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
-
-@pytest.fixture(autouse=True)
-def fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+pytestmark = pytest.mark.usefixtures("fake_engines")
 
 
 @pytest.fixture
@@ -47,9 +41,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dubbed")
     catalog = fakes.series(folder / "series", languages=["es", "fr"])
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         assert run_command(["run", str(catalog), "--out", str(folder / "out"), "--lang", "es", "--set", "prefect=false",
                             "--generator", "pulse"]) == 0
     return folder / "out"

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 
 from flows.cli import run_command
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import AwaitingReviewError, InputError
 from models.records import Candidate, Line, Transcript, TranslatedLine, Translation
 from tasks import review
@@ -184,9 +183,7 @@ def test_two_who_edit_the_same_line_are_told(small):
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+    fakes.install_while(monkeypatch)
 
     def run(*arguments: object) -> tuple[int, dict[str, Any]]:
         code = run_command([*map(str, arguments), "--json"])
@@ -208,9 +205,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("review")
     catalog, out = fakes.series(folder / "series", languages=["es"], review=True), folder / "out"
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         assert run_command(["run", str(catalog), "--out", str(out), *PLAIN]) == 0
     return catalog, out
 

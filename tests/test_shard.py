@@ -23,7 +23,6 @@ from flows.gpu import work_off
 from flows.settings import Settings, load_settings
 from flows.wiring import Workspace, open_workspace
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import CapacityError, InfrastructureError, InputError
 from models.pool import Packed
 from models.records import Shard, ShotRequest
@@ -39,12 +38,7 @@ ROOT = Path(__file__).parents[1]
 CHUNKS = 6
 """Of the shot of 45 frames."""
 
-
-@pytest.fixture(autouse=True)
-def fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for port, names in list(ENGINES.items()):
-        monkeypatch.setitem(ENGINES, port, names)
-    fakes.install()
+pytestmark = pytest.mark.usefixtures("fake_engines")
 
 
 @dataclass
@@ -120,9 +114,7 @@ def until(true: Callable[[], object]) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The clip of a shot that nobody disturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         settings = load_settings(flags={"state": str(tmp_path_factory.mktemp("undisturbed"))})
         space = open_workspace(settings)
         queue = Queued(settings, space, space.ledger.begin_run("run", {}, {}))

@@ -20,7 +20,6 @@ from flows.status import forecast, write_shards
 from flows.summary import LISTED, Line, Summary, lines, summarize
 from flows.wiring import open_workspace
 from models import tables as t
-from models.engines import ENGINES
 from models.errors import SetupError
 from models.pool import History, ShardLine, Spent
 from tasks.generate import load_shard
@@ -45,9 +44,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Settin
     """A catalog of which one language works and one fails, dubbed twice; and what it was told to the webhook."""
     folder = tmp_path_factory.mktemp("summary")
     with pytest.MonkeyPatch.context() as patch:
-        for port, names in list(ENGINES.items()):
-            patch.setitem(ENGINES, port, names)
-        fakes.install()
+        fakes.install_while(patch)
         patch.setenv("INFINIDUB_SECRETS__WEBHOOK", "http://127.0.0.1:9/s3cret")
         patch.setattr("flows.notify.WAITS_S", ())
         catalog = fakes.series(folder / "series", languages=["es", "it"])

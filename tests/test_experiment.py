@@ -204,7 +204,7 @@ def test_a_pasted_reference_is_found_with_its_place(at: int | None, ends: float 
 
 def test_faces_are_looked_at_now_and_then() -> None:
     class Faces:
-        name = "faces"
+        name, centre = "faces", None
 
         def embed(self, frames: np.ndarray) -> np.ndarray:
             return frames.reshape(len(frames), -1)[:, :2].astype(np.float32)

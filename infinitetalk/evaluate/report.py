@@ -39,7 +39,8 @@ class Judged:
     notes: tuple[str, ...]
 
 
-def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 9) -> tuple[Judged, Pool]:
+def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 9, *,
+          windows: bool = True) -> tuple[Judged, Pool]:
     """All figures of one video, and its part in those over many.
 
     Args:
@@ -47,6 +48,7 @@ def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 
         instruments: What looks at it.
         chunk: Frames of a chunk, context included; where chunks join decides the seams.
         context: Of them, taken from the chunk before.
+        windows: Whether each ten seconds are looked at by themselves, too.
 
     Raises:
         BadInputError: Chunks that add nothing.
@@ -57,7 +59,7 @@ def judge(case: Case, instruments: Instruments, chunk: int = 81, context: int = 
     rows = [*_sync_rows(case, instruments.reader, seen), *_picture_rows(case, joins), *_motion_rows(case),
             *_face_rows(case, instruments), *_syncnet_rows(case, instruments), *pool.rows()]
     judged = Judged(case.name, len(case.frames), 0 if seen is None else int(seen.sum()), case.rate, tuple(rows),
-                  tuple(_windows(case, instruments.reader, instruments.images)), case.notes)
+                    tuple(_windows(case, instruments.reader, instruments.images) if windows else ()), case.notes)
     return judged, pool
 
 
@@ -160,7 +162,8 @@ def _motion_rows(case: Case) -> list[Measure]:
 
 
 def _face_rows(case: Case, instruments: Instruments) -> list[Measure]:
-    kind, faces = "CSIM" if instruments.centre is None else "CSIM*", instruments.faces
+    faces = instruments.faces
+    kind = "CSIM" if faces is None or faces.centre is None else "CSIM*"
     found: list[identity.Likeness] = []
 
     def like() -> identity.Likeness:
@@ -172,7 +175,7 @@ def _face_rows(case: Case, instruments: Instruments) -> list[Measure]:
                 raise BadInputError("neither source nor reference is given", where=kind)
             wanted = faces.embed(other)
             found.append(identity.likeness(faces.embed(case.frames), wanted[0] if len(wanted) == 1 else wanted,
-                                           instruments.centre))
+                                           faces.centre))
         return found[0]
 
     frames, by = len(case.frames), faces.name if faces else ""

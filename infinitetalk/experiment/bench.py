@@ -205,7 +205,7 @@ class Bench:
         truth = np.array(source.frames[:total])
         case = Case(f"{item.arm.name} {item.pair}", RATE, frames, np.array(source.mouth[:total]), "truth",
                     np.array(voice.visemes[:total]), BY_TRUTH, source=truth)
-        judged, _ = judge(case, self.instruments, size.frames, size.context)
+        judged, _ = judge(case, self.instruments, size.frames, size.context, windows=False)
         apart = np.linalg.norm(picture.mean_colours(frames) - picture.mean_colours(truth), axis=1)
         measures = {one.name: {"value": one.value, "covered": one.covered, "of": one.of, "why": one.why,
                                "by": one.instrument} for one in judged.measures}
@@ -221,7 +221,7 @@ class Sparse:
     """Looks at some frames only: a face network takes longer than everything else together."""
 
     def __init__(self, faces: FaceEmbedder) -> None:
-        self._faces, self.name = faces, f"{faces.name}, every {FACES_EVERY} frames"
+        self._faces, self.name, self.centre = faces, f"{faces.name}, every {FACES_EVERY} frames", faces.centre
 
     def embed(self, frames: Pixels) -> Floats:
         """See `FaceEmbedder`."""

@@ -106,6 +106,7 @@ def load_video(path: Path, tracks: int = 1) -> Recording:
         if not container.streams.video or not container.streams.video[0].average_rate:
             raise BadInputError("has no moving picture", where=str(path), hint="Give a video")
         rate = float(container.streams.video[0].average_rate)
+        container.streams.video[0].codec_context.thread_count = 1  # of small pictures: waiting for others took longer
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     if not pictures or len({picture.shape for picture in pictures}) > 1:
         raise BadInputError("has no pictures, or of several sizes", where=str(path), hint="Export it again")

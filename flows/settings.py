@@ -50,8 +50,8 @@ DEFAULT_ENGINES = {
     "generator": "auto",
 }
 
-UNCHOSEN = ("separator", "face-embedder")
-"""Ports without an engine unless one is chosen: what they would do is then not done."""
+UNCHOSEN = ("separator", "face-embedder", "lip-scorer")
+"""Ports without an engine unless one is chosen: what they would do is then not done (see `Workspace.lip_scorer`)."""
 
 
 def _engines(chosen: dict[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.choice import choose
 from flows.settings import Settings
-from models.engines import ENGINES, EngineCache, adapter, describe
+from models.engines import ENGINES, EngineCache, adapter, describe, missing
 from models.engines.c2pa_identity import CHAIN, KEY, make_development_identity, read_identity
 from models.engines.c2pa_signer import CERTIFICATE
 from models.engines.clip_files import clip_weights
@@ -29,6 +29,8 @@ from tasks.store import Store, disk_error, enter, hash_file, open_store
 
 CREDENTIALS = "credentials"
 """Folder of the state folder with the development certificate."""
+RENDERED, READER = ("nano", "lite"), "lip-reader"
+"""Generators that know rendered people alone, and who reads their lips."""
 VERSIONED = ("infinidub", "prefect", "torch", "faster-whisper", "onnxruntime", "av", "sqlalchemy", "numpy")
 
 
@@ -65,6 +67,18 @@ class Workspace:
         clips = f"{episode}/{language}"
         return self.engine("generator", name, clips=clips).model_copy(
             update={"weights": clip_weights(Path(str(folder)), clips)})
+
+    def lip_scorer(self, generator: EngineRef | None = None) -> EngineRef | None:
+        """What judges lips: what is chosen; else the program's own reader, where its own weights made the people.
+
+        Args:
+            generator: What made the picture; None: it is not known.
+        """
+        if "lip-scorer" in self.settings.engines:
+            return self.engine("lip-scorer")
+        rendered = generator and generator.name in RENDERED and not self.settings.options.get(
+            generator.name, {}).get("path")
+        return self.engine("lip-scorer", READER) if rendered and not missing("lip-scorer", READER, {}) else None
 
     def watermarker(self) -> EngineRef | None:
         """What marks the dubbed sound; None for nothing."""

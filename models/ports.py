@@ -380,6 +380,41 @@ class FaceEmbedder(Engine, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LipSync:
+    """How lips that are seen go with a voice that is heard."""
+
+    score: float
+    """How well, by the scorer's own measure; higher is better."""
+    late: float
+    """Seconds by which the lips come after the voice that they fit best; negative: before it."""
+    words: str = ""
+    """Further figures, for people."""
+
+
+class LipScorer(Engine, Protocol):
+    """Judges whether lips follow a voice."""
+
+    MEASURE: ClassVar[str]
+    """What its score is called."""
+    LEAST: ClassVar[float]
+    """Of the score of lips that follow the voice."""
+
+    def score(self, frames: Frames, faces: NDArray[np.float32], voice: Samples, spoken: NDArray[np.bool_]) -> LipSync:
+        """Look at one face.
+
+        Args:
+            frames: 25 a second, (F, H, W, 3).
+            faces: Its box in each, left, top, right, bottom in pixels: (F, 4).
+            voice: What it should say, 16 kHz, from the first frame on.
+            spoken: Frames in which it speaks, or nearly, (F,).
+
+        Raises:
+            EngineError: That is too little to tell.
+        """
+        ...
+
+
 # -- generator --------------------------------------------------------------------------------------------------------
 
 

@@ -37,8 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "outside": Kind("Nothing changed but the speaker: difference to the source outside of his region.",
                     "levels of luma"),
     "identity": Kind("Generated faces are the same person as in the source.", "distance"),
-    "sync": Kind("Lips that were generated follow the voice: Sync-C, as far as there is something to score it.", "",
-                 gate=False),
+    "sync": Kind("Lips that were generated follow the voice that is heard.", ""),
     # the sound
     "silent_s": Kind("The sound does not drop out where something is to be heard.", "s"),
     "loudness_lufs": Kind("The programme is as loud as the preset asks for.", "LUFS"),

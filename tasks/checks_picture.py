@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import MediaError
 from models.pictures import picture_stream
-from models.records import Check, Clip, FaceTrack, Placement, Shot, Source
+from models.records import Check, Clip, FaceTrack, Placement, Shot, ShotRequest, Source
 from models.timebase import frame_to_ticks, ticks_to_frame, timecode
 from tasks.checks import at_most, check, not_made
 from tasks.checks_sound import runs
@@ -71,6 +71,8 @@ class Made:
     """Frames of the episode at which its chunks join; None: not known."""
     whole: bool = False
     """All of the frame was generated."""
+    request: ShotRequest | None = None
+    """What it was generated from; None: not known."""
 
 
 @dataclass

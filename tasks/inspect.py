@@ -28,7 +28,7 @@ from models.records import (
 )
 from models.timebase import generation_divisor, timecode
 from tasks.checks import KINDS, at_most, check, not_made
-from tasks.checks_face import check_identity
+from tasks.checks_face import check_identity, check_sync
 from tasks.checks_picture import Made, check_file, check_picture
 from tasks.checks_sound import HURRIED, check_lines, check_track, find_onsets, share
 from tasks.checks_text import check_heard, check_subtitles, check_terms
@@ -63,6 +63,8 @@ class InspectRequest(Request):
     """None: nobody listens to what is said."""
     embedder: EngineRef | None = None
     """None: nobody looks whether faces are still the same."""
+    scorer: EngineRef | None = None
+    """None: nobody looks whether lips follow the voice."""
 
 
 @step("inspect", version=2, result=Inspection)
@@ -71,15 +73,15 @@ def inspect(work: Work, request: InspectRequest) -> Inspection:
     video = work.store.path(request.assembled.video)
     lines = request.speech.lines if request.speech else ()
     measured = _measured(work, video, request)
-    made = _made(request)
+    made, stem = _made(request), work.store.path(request.mix.dialogue) if request.mix else None
     spoken = [(line.start, line.start + line.length) for line in lines] if request.speech else None
     checks = [*check_file(video, request.source),
               *check_picture(work, video, request.source, request.shots.shots, made, spoken),
-              check_identity(work, video, request.source, made, request.embedder)]
+              check_identity(work, video, request.source, made, request.embedder),
+              check_sync(work, video, request.source, made, stem, lines, request.scorer)]
     work.progress("inspect: sound", 0.5)
     checks += [*check_track(work, video, request.source, request.mix, lines), *_loudness(measured, request),
                _leak(request.mix)]
-    stem = work.store.path(request.mix.dialogue) if request.mix else None
     onset, why = 1.0, "there is no dialogue stem"
     back: Back | None = None
     if stem and request.speech:
@@ -100,8 +102,7 @@ def _all(checks: list[Check]) -> Iterator[Check]:
     """The checks in the order of reports, with those that nothing was known for."""
     made = {check.name: check for check in checks}
     for name in KINDS:
-        yield made.get(name) or not_made(name, "nothing here scores lips: see infinidub evaluate" if name == "sync" else
-                                         "nothing is known of lines that were dubbed")
+        yield made.get(name) or not_made(name, "nothing is known of lines that were dubbed")
 
 
 def _made(request: InspectRequest) -> list[Made]:
@@ -110,7 +111,7 @@ def _made(request: InspectRequest) -> list[Made]:
     if plan is None:
         return [Made(shot) for shot in shots]
     clips = {clip.shot: clip for clip in (request.clips.clips if request.clips else ())}
-    generated = {shot.shot for shot in plan.shots if shot.kind == "generate"}
+    generated = {shot.shot: shot.request for shot in plan.shots if shot.kind == "generate"}
     divisor = generation_divisor(request.source.rate)
     found = []
     for shot in shots:
@@ -120,7 +121,7 @@ def _made(request: InspectRequest) -> list[Made]:
                 shot.start + divisor * join for join in clip.joins)
             whole = clip is not None and (clip.placement.width, clip.placement.height) == (
                 request.source.width, request.source.height)
-            found.append(Made(shot, clip, joins, whole))
+            found.append(Made(shot, clip, joins, whole, generated[shot.id]))
     return found
 
 

@@ -132,6 +132,19 @@ class SpeechFeatures:
         with torch.no_grad():
             return self.network(heard[None], states_in(len(samples)))[0, :, None]
 
+    def visemes(
+        self,
+        samples: NDArray[np.float32],  # (M,)
+    ) -> NDArray[np.float32]:
+        """What a mouth does that says it, 25 per second: (n, 11).
+
+        Raises:
+            BadInputError: There are fewer samples than one state needs.
+        """
+        states = self(samples)[:, 0]
+        with torch.no_grad():
+            return np.asarray(self.network.mouth(states[None])[0].cpu().numpy(), np.float32)
+
 
 def mel_filters(mels: int) -> Tensor:  # (257, mels)
     """Triangles over the bins of a spectrum, evenly spaced on the mel scale (2595·log10(1 + f/700))."""

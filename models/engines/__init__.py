@@ -40,6 +40,10 @@ ENGINES: dict[str, dict[str, str]] = {
     "shot-detector": {"scenedetect": "models.engines.scenedetect:ContentCuts"},
     "face-detector": {"dlib": "models.engines.dlib_faces:DlibFaces"},
     "face-embedder": {"dlib-resnet": "models.engines.dlib_identity:DlibIdentity"},
+    "lip-scorer": {
+        "lip-reader": "models.engines.lip_reader:LipReader",
+        "syncnet": "models.engines.syncnet:SyncNet",
+    },
     "watermarker": {"spread-spectrum": "models.engines.spread_spectrum:SpreadSpectrum"},
     "signer": {"c2pa": "models.engines.c2pa_signer:C2paSigner"},
     "generator": {

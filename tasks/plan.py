@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 from models.errors import InputError
@@ -49,9 +50,9 @@ class PlanRequest(Request):
 def heard(speech: Speech, shot: Shot, rate: Fraction) -> tuple[SpokenLine, ...]:
     """The lines heard in a shot, in the order in which they begin."""
     start, end = frame_to_ticks(shot.start, rate), frame_to_ticks(shot.end, rate)
-    least = HEARD_FRAMES * CLOCK / rate
     # A frame may begin half a tick off its exact time, hence the tick that is let pass.
-    lines = [x for x in speech.lines if min(end, x.start + x.length) - max(start, x.start) >= least - 1]
+    least = ceil(HEARD_FRAMES * CLOCK / rate - 1)
+    lines = [x for x in speech.lines if min(end, x.start + x.length) - max(start, x.start) >= least]
     return tuple(sorted(lines, key=lambda x: (x.start, x.id)))
 
 

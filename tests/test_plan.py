@@ -18,6 +18,7 @@ from models.timebase import frame_to_ticks
 from tasks.generate import generate_shot, load_shard
 from tasks.pack import pack
 from tasks.plan import PlanRequest, plan
+from tasks.step import Work
 
 FACE = FaceTrack(id=0, boxes=((0, 10, 10, 20, 20),))
 
@@ -93,11 +94,11 @@ def test_a_request_says_what_is_heard_of_whom_and_from_when() -> None:
     assert (heard.start, heard.end, heard.faces, heard.source) == (50, 100, (FACE,), artifact("video"))
 
 
-def test_shots_of_another_cut_of_the_film_are_refused() -> None:
+def test_shots_of_another_cut_of_the_film_are_refused(work: Work) -> None:
     request = request_for([50], set(), [])
     other = request.source.model_copy(update={"frames": 51})
     with pytest.raises(InputError, match="the shots cover 50 frames, the source has 51"):
-        planned(request.model_copy(update={"source": other}))
+        plan.function(work, request.model_copy(update={"source": other}))
 
 
 def test_seeds_differ_by_shot_seed_and_take_and_are_the_same_everywhere() -> None:

@@ -28,6 +28,8 @@ def test_a_catalog_on_a_pool(pool: Stack, dubbed: Dubbed, subtests: pytest.Subte
     for seed in FEW:
         with subtests.test("chaos", seed=seed):
             live_through(pool, dubbed, seed)
+    with subtests.test("event"):
+        assert_once_more(pool, dubbed)
     with subtests.test("secrets"):
         assert fail_in_many_ways(pool, dubbed, pool.place("secrets", like=dubbed.speech)) == [4, 5, 5]
         said = "".join(capfd.readouterr())
@@ -55,3 +57,14 @@ def assert_dubbed(pool: Stack, dubbed: Dubbed) -> None:
     assert len(check.results(place, check.SHOT)) == 4
     assert place.count(t.Execution, t.Execution.step == check.SHOT, t.Execution.outcome == "computed") == 4
     assert pool.keys(f"{place.name}/artifacts/")
+
+
+def assert_once_more(pool: Stack, dubbed: Dubbed) -> None:
+    """An event has one language dubbed anew from a step on, and nothing else."""
+    place = dubbed.place
+    before = place.count(t.Execution, t.Execution.outcome == "computed")
+    asked = {"catalog": str(dubbed.catalog), "episode": "fake/e1", "language": "es", "from_step": "inspect",
+             "config": str(place.config)}
+    run = pool.asked_by_event(**asked)
+    assert (run["state"]["type"], run["parameters"]) == ("COMPLETED", {**asked, "line": "", "text": ""}), run["state"]
+    assert place.count(t.Execution, t.Execution.outcome == "computed") > before

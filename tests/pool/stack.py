@@ -137,14 +137,14 @@ class Place:
     def ledger(self) -> Ledger:
         return Ledger(self.database)
 
-    def write_config(self, **settings: str | float) -> None:
+    def write_config(self, generator: str = "pulse", **settings: str | float) -> None:
         """What its processes are told."""
         values = {"out": str(self.out), "state": str(self.folder / f"machine-{self.machine}"),
                   "database": self.database, "store": f"s3://{BUCKET}/{self.name}", "store_endpoint": self.stack.store,
                   "cpu_pool": CPU, "gpu_pool": GPU, "dispatch": "prefect", "lease_s": LEASE_S, "multi": False,
                   "check_speech": False} | settings
         lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-        self.config.write_text("\n".join([*lines, "[engines]", 'generator = "pulse"', ""]))
+        self.config.write_text("\n".join([*lines, "[engines]", f"generator = {json.dumps(generator)}", ""]))
 
     def parent(self, catalog: Path, *more: str) -> Program:
         """`infinidub run` of a catalog here: not started yet."""
@@ -175,6 +175,8 @@ class Stack:
     store: str
     """Address of the proxy before it: all that the pool's processes know."""
     environment: dict[str, str]
+    patience_s: float = PATIENCE_S
+    """Of waiting for a flow run's end."""
     programs: dict[str, Program] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
 
@@ -243,13 +245,33 @@ class Stack:
                            state={"type": "SCHEDULED"}, idempotency_key=uuid4().hex)
         return self.ended(run["id"])
 
+    def hold(self, deployment: str) -> None:
+        """Wait until Prefect has planned what its schedule says, and take that back: none may begin within tests."""
+        found = self.prefect(f"deployments/name/{deployment}", "GET")
+        until(f"runs of {deployment} that are planned", lambda: self.prefect(
+            "flow_runs/filter", deployments={"id": {"any_": [found["id"]]}}, flow_runs={"state": {"name": {
+                "any_": ["Scheduled"]}}}))
+        self.prefect(f"deployments/{found['id']}/pause_deployment")
+
+    def asked_by_event(self, **payload: Any) -> dict[str, Any]:
+        """Emit the event that asks for a language once more, and wait for the end of the flow run that it starts."""
+        from prefect.events import Event
+
+        event = Event(event="infinidub.rerun.requested", resource={"prefect.resource.id": "infinidub.rerun"},
+                      payload=payload)
+        httpx.post(f"{self.environment['PREFECT_API_URL']}/events", timeout=30,
+                   json=[event.model_dump(mode="json")]).raise_for_status()
+        [run] = until("the flow run that was asked for", lambda: self.prefect("flow_runs/filter", deployments={
+            "name": {"any_": ["rerun-language"]}}))
+        return self.ended(run["id"])
+
     def ended(self, flow_run: str) -> dict[str, Any]:
         """A flow run once it has ended."""
         def look() -> dict[str, Any] | None:
             run: dict[str, Any] = self.prefect(f"flow_runs/{flow_run}", "GET")
             return run if run["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
 
-        return dict(until("the flow run's end", look))
+        return dict(until("the flow run's end", look, self.patience_s))
 
     def unended(self) -> list[dict[str, Any]]:
         """Flow runs that Prefect takes for not ended."""
@@ -298,8 +320,8 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
 
 
 @contextmanager
-def pool_stack() -> Iterator[Stack]:
-    """Everything up, deployments registered."""
+def pool_stack(fakes: bool = True) -> Iterator[Stack]:
+    """Everything up, deployments registered; what workers start has the fakes for engines, or the real ones."""
     folder = Path(tempfile.mkdtemp(prefix="infinidub-pool-"))
     with ExitStack() as ending:
         ending.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -327,11 +349,14 @@ def pool_stack() -> Iterator[Stack]:
                            up=lambda name=name: _online(stack, name)) for name in (CPU, GPU)]
         for worker in workers:
             stack.prefect("work_pools/", name=worker.name, type="process")
-            worker.environment = stack.environment | {"TEST_FAKES": "1"}  # and so have all that it starts
+            if fakes:  # for all that it starts, too
+                worker.environment = stack.environment | {"TEST_FAKES": "1"}
             worker.start(wait=False)
         _register(stack)
         for worker in workers:
             worker.wait_up()
+        for deployment in ("localize-catalog/nightly", "sweep/gc"):
+            stack.hold(deployment)
         yield stack
 
 

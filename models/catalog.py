@@ -22,7 +22,7 @@ from models.records import Record
 
 MAX_BYTES = 4 * 1024 * 1024
 TRANSCRIPT_FORMATS = (".srt", ".vtt", ".json")
-SCRIPT_FORMATS = (".srt", ".vtt", ".json", ".csv")
+SCRIPT_FORMATS = (".srt", ".vtt", ".json", ".csv", ".ttml")
 DIARIZATION_FORMATS = (".rttm", ".json")
 
 

@@ -1,7 +1,7 @@
-"""Scripts: given texts of a whole episode in its target language (SRT, WebVTT, CSV, JSON) → text by line id.
+"""Scripts: given texts of a whole episode in its target language (SRT, WebVTT, CSV, JSON, DAPT) → text by line id.
 
-CSV and JSON name lines by id, and must name each of them once. Subtitles have only times: every cue goes to the line
-that it overlaps most; what cannot be placed is said on the nearest line.
+CSV, JSON and DAPT that was written here name lines by id, and must name each of them once. Subtitles and others' DAPT
+have only times: every cue goes to the line that it overlaps most; what cannot be placed is said on the nearest line.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any, Protocol
 from models.errors import InputError
 from models.records import Line, LineId
 from models.timebase import timecode
+from tasks import dapt
 from tasks.subtitles import MAX_BYTES, MAX_TEXT, Cue, Format, decode, read_cues
 
 TIMED: dict[str, Format] = {"srt": "srt", "vtt": "vtt"}
-FORMATS = (*TIMED, "csv", "json")
+FORMATS = (*TIMED, "csv", "json", "ttml")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class Script:
     flags: dict[LineId, list[str]] = field(default_factory=dict)
 
 
-def read_script(data: bytes, kind: str, lines: Sequence[Line]) -> Script:
+def read_script(data: bytes, kind: str, lines: Sequence[Line], language: str) -> Script:
     """Read a script for `lines`.
 
     Args:
         data: The file.
         kind: One of `FORMATS`.
         lines: The transcript's.
+        language: BCP-47 of the texts; a DAPT file may have them in several.
 
     Raises:
         InputError: It cannot be read, or it does not name exactly the lines there are.
@@ -50,8 +52,22 @@ def read_script(data: bytes, kind: str, lines: Sequence[Line]) -> Script:
         raise InputError(f"is larger than {MAX_BYTES >> 20} MiB")
     if kind in TIMED:
         return by_time(read_cues(data, TIMED[kind], kind), lines)
+    if kind == "ttml":
+        return _by_event(dapt.read(data, language, kind), lines)
     rows = _csv_rows(decode(data, kind)) if kind == "csv" else _json_rows(decode(data, kind))
     return Script(_by_id(rows, lines))
+
+
+def _by_event(events: Sequence[dapt.Found], lines: Sequence[Line]) -> Script:
+    """By id where events have ids of lines, else by time."""
+    if {line.id for line in lines} & {event.id for event in events}:
+        return Script(_by_id([(event.id, event.text) for event in events], lines))
+    cues = []
+    for event in events:
+        if event.start is None or event.end is None:
+            raise InputError("has neither the id of a line nor begin and end", where=f"line {event.line}")
+        cues.append(Cue(event.start, event.end, " ".join(event.text.split())))
+    return by_time(cues, lines)
 
 
 def _csv_rows(text: str) -> list[tuple[object, object]]:

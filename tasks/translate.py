@@ -271,7 +271,7 @@ def _script(work: Work, request: TranslateRequest) -> Script | None:
         return None
     try:
         return read_script(work.store.path(request.script).read_bytes(), request.script_format,
-                           request.transcript.lines)
+                           request.transcript.lines, request.language)
     except InfinidubError as error:
         raise error.at(f"script for {request.language}") from error.__cause__
 

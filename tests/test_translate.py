@@ -562,10 +562,25 @@ Dos.
 00:00:09,000 --> 00:00:10,000
 Nadie.
 """
-    found = read_script(srt.encode(), "srt", lines)
+    found = read_script(srt.encode(), "srt", lines, "es")
     assert found.texts == {"L0001": "Uno y medio.", "L0002": "Dos.", "L0003": ""}
     assert found.flags["L0003"] == ["script: the cue at 00:00:09.000 belongs to no line and is left out: Nadie.",
                                     "script: no cue belongs to this line; it stays silent"]
+
+
+DAPT = """<tt xmlns="http://www.w3.org/ns/ttml" xmlns:daptm="http://www.w3.org/ns/ttml/profile/dapt#metadata"
+ xml:lang="es" daptm:scriptType="preRecording" daptm:scriptRepresents="audio.dialogue"><body>
+ <div xml:id="{}" begin="1s" end="1.8s"><p xml:lang="en"><span>One</span></p><p><span>Uno</span></p></div>
+ <div xml:id="{}" begin="3s" end="3.8s"><p>Dos</p></div></body></tt>"""
+
+
+@pytest.mark.parametrize(("ids", "texts"), [
+    (("L0001", "L0002"), ("Uno", "Dos")), (("d1", "d2"), ("Uno", "", "Dos"))])
+def test_a_dapt_script_names_lines_by_id_or_by_time(ids: tuple[str, str], texts: tuple[str, ...]) -> None:
+    lines = transcript(*"abc"[:len(texts)], every=1).lines
+    assert tuple(read_script(DAPT.format(*ids).encode(), "ttml", lines, "es").texts.values()) == texts
+    with pytest.raises(InputError, match="no text in fr"):
+        read_script(DAPT.format(*ids).encode(), "ttml", lines, "fr")
 
 
 def test_a_script_asks_no_engine_and_its_warnings_reach_the_lines(work):

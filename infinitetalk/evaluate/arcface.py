@@ -69,6 +69,7 @@ class ArcFace:
     """The published network behind `identity.FaceEmbedder`."""
 
     name = "ArcFace (eyes aligned)"
+    centre = None
 
     def __init__(self, network: IResNet, landmarks: Path) -> None:
         """`landmarks`: dlib's predictor of five points.

@@ -19,6 +19,8 @@ LEAST_SIDE = 320
 """Pixels that the shorter side is scaled up to for the search: the detector's smallest face has 80."""
 MOUTH = (0.27, 0.66, 0.73, 0.96)
 """Left, top, right, bottom of a mouth in the detector's box."""
+CENTRE = "dlib_centre.safetensors"
+"""Mean of what the network says of rendered people, (128,): `infra/small/calibrate_faces.py`."""
 LANDMARKS, NETWORK = "shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat"
 
 
@@ -110,6 +112,7 @@ class DlibFace:
         if not HogFaces.there():
             raise BadWeightsError("dlib is not installed", where="dlib-128", hint="pip install 'infinidub[embedded]'")
         import dlib
+        from safetensors.numpy import load_file
 
         for name in (LANDMARKS, NETWORK):
             if not (folder / name).is_file():
@@ -121,6 +124,7 @@ class DlibFace:
         except RuntimeError as error:
             raise BadWeightsError("is damaged", where=str(folder), hint="Fetch both files again") from error
         self._detector = dlib.get_frontal_face_detector()
+        self.centre: Floats = load_file(Path(__file__).with_name(CENTRE))["centre"]
 
     def embed(self, frames: Pixels) -> Floats:
         """See `identity.FaceEmbedder`; every frame is searched."""

@@ -24,6 +24,8 @@ class FaceEmbedder(Protocol):
     """Turns pictures of people into vectors."""
 
     name: str
+    centre: Floats | None
+    """Mean embedding over many people, (D,); with it, CSIM is centred, and is called CSIM*."""
 
     def embed(self, frames: Pixels) -> Floats:
         """Of the largest face of each frame (F, H, W, 3): (F, D); NaN where there is none."""

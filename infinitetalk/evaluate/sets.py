@@ -12,7 +12,7 @@ from infinitetalk.evaluate.faces import FaceFinder
 from infinitetalk.evaluate.frechet import CLIP, ClipFeatures, Gaussian, ImageFeatures, clip_statistics, distance
 from infinitetalk.evaluate.frechet import image_statistics as images_of
 from infinitetalk.evaluate.identity import FaceEmbedder
-from infinitetalk.evaluate.measure import Details, Floats, Measure, taken
+from infinitetalk.evaluate.measure import Details, Measure, taken
 from infinitetalk.evaluate.mouth import DarkMouth, MouthReader
 from infinitetalk.evaluate.own import Layout
 from infinitetalk.evaluate.syncnet import SyncNetwork
@@ -24,8 +24,6 @@ class Instruments:
 
     reader: MouthReader = field(default_factory=DarkMouth)
     faces: FaceEmbedder | None = None
-    centre: Floats | None = None
-    """Mean embedding over many people, (D,); with it, CSIM is centred, and is called CSIM*."""
     images: ImageFeatures = field(default_factory=Layout)
     clips: ClipFeatures = field(default_factory=Layout)
     sync: SyncNetwork | None = None

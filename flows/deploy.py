@@ -26,7 +26,7 @@ KINDS = ("cpu", "gpu")
 VARIABLES_FILE = "variables.yaml"
 ADDRESS_FILE = "prefect-server"
 """In the state folder, while `infinidub serve` runs: where its server listens."""
-PATIENCE_S = 120
+PATIENCE_S = 300
 GRACE_S = 20
 
 
@@ -196,8 +196,12 @@ def _kubernetes_pools(pools: tuple[str, str], templates: Mapping[str, Any], envi
 
 def _prefect(arguments: list[str], environment: Mapping[str, str], but: str = "") -> None:
     """Run one of Prefect's commands; it may fail, if it then says `but`."""
-    done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, text=True,
-                          capture_output=True, timeout=PATIENCE_S, check=False)
+    try:
+        done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, text=True,
+                              capture_output=True, timeout=PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise InfrastructureError(f"prefect {arguments[0]} did not end within {PATIENCE_S} s", where="prefect",
+                                  hint="Is Prefect's server up, and its machine not overloaded?") from None
     words = " ".join((done.stderr or done.stdout).split())
     if done.returncode and not (but and but in f"{done.stdout} {done.stderr}"):
         raise InfrastructureError(f"prefect {arguments[0]} failed: {words[-400:]}", where="prefect")

@@ -19,9 +19,10 @@ import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun
 
-from flows.deploy import KINDS, job_templates
+from flows.deploy import KINDS, deploy_all, job_templates
 from flows.indexed_job import IndexedJobs, indexed_job
-from models.errors import InputError
+from flows.settings import load_settings
+from models.errors import InfrastructureError, InputError
 from models.pool import Waiting
 from tests import fakes
 from tests.test_cluster import overlay
@@ -291,6 +292,14 @@ def test_bad_variables_are_named(tmp_path: Path, variables: str, words: str) -> 
     (tmp_path / "variables.yaml").write_text(variables)
     with pytest.raises(InputError, match=words):
         job_templates(tmp_path)
+
+
+def test_a_registration_that_hangs_is_an_error_of_the_infrastructure(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr("flows.deploy.PATIENCE_S", 0.01)
+    with pytest.raises(InfrastructureError, match="prefect work-pool did not end within"):
+        deploy_all(load_settings(flags={"out": str(tmp_path)}))
 
 
 # -- Indexed Jobs -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Publish: finished artifacts → files under OUT/EPISODE/LANGUAGE, each there whole or not at all.
 
 It has no recipe: what counts is what lies in the folder. Files that are as they should be are not touched; what is
-missing, outdated or altered is written anew, and of what a person deleted or changed it is said.
+missing, outdated or altered is written anew, and of what a person deleted or changed it is said. What was delivered
+into the folder before and is none of its files any more is removed: it would say what was so once.
 """
 
 from __future__ import annotations
@@ -108,8 +109,9 @@ def publish(work: Work, *, out: Path, episode: str, language: str, assembled: As
     items = [Item(path, content) for path, content in files.items()]
     record = delivered.model_dump(mode="json")
     _deliver_package(work, folder, package, episode, language, record)
-    _deliver(work, [*items, Item(Path(delivered.report), report)], episode, language, record)
-    _remove_old(work, folder, package)
+    items.append(Item(Path(delivered.report), report))
+    _deliver(work, items, episode, language, record)
+    _remove_old(work, folder, episode, items, package)
     return delivered
 
 
@@ -138,8 +140,9 @@ def publish_multi(work: Work, *, out: Path, episode: str, assembled: Assembled, 
     files = {video: assembled.video, **_others(folder, video.stem, matroska, package)}
     record = {"episode": episode, "language": assembled.language, "video": str(video)}
     _deliver_package(work, folder, package, episode, assembled.language, record)
-    _deliver(work, [Item(path, content) for path, content in files.items()], episode, assembled.language, record)
-    _remove_old(work, folder, package)
+    items = [Item(path, content) for path, content in files.items()]
+    _deliver(work, items, episode, assembled.language, record)
+    _remove_old(work, folder, episode, items, package)
     return video
 
 
@@ -196,21 +199,25 @@ def _deliver_package(work: Work, folder: Path, package: Package | None, episode:
     _deliver(work, [Item(path, file) for path, file in paths.items()], episode, language, record)
 
 
-def _remove_old(work: Work, folder: Path, package: Package | None) -> None:
-    """Remove files of the package that was here before and are no longer named; what a person changed stays."""
-    if package is None:
-        return
-    root = folder / HLS
-    named = {str(root.joinpath(*name.split("/"))) for name in package.files}
-    query = sa.select(t.Delivery).where(t.Delivery.path.startswith(f"{root}/", autoescape=True))
+def _remove_old(work: Work, folder: Path, episode: str, items: Sequence[Item], package: Package | None) -> None:
+    """Remove what was delivered of an episode into a folder before and no longer is; what a person changed stays."""
+    named = {str(item.path) for item in items}
+    named |= {str((folder / HLS).joinpath(*name.split("/"))) for name in (package.files if package else ())}
+    query = sa.select(t.Delivery).where(t.Delivery.episode == episode,
+                                        t.Delivery.path.startswith(f"{folder}/", autoescape=True))
     with work.ledger.session() as session:
         old = {row.path: row.sha256 for row in session.scalars(query) if row.path not in named}
-    for path, digest in old.items():
-        if _content(work, Path(path)) == digest:
-            Path(path).unlink()
+    for path in (Path(path) for path, digest in old.items() if _content(work, Path(path)) == digest):
+        path.unlink()
+        if path.parent == folder:
+            work.progress(f"publish: {path.name} is no longer delivered, and is removed", 1.0)
+        for parent in path.parents:
+            if folder not in parent.parents or any(parent.iterdir()):
+                break
+            parent.rmdir()
     with work.ledger.session() as session:
-        for path in old:
-            session.execute(sa.delete(t.Delivery).where(t.Delivery.path == path))
+        for gone in old:
+            session.execute(sa.delete(t.Delivery).where(t.Delivery.path == gone))
 
 
 def _known(work: Work, items: Sequence[Item]) -> Mapping[str, t.Delivery]:

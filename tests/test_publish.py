@@ -342,6 +342,22 @@ def test_what_a_package_no_longer_names_goes_unless_somebody_changed_it(work: Wo
     assert not {"1.m4s", "2.m4s"} & deliveries(work).keys()
 
 
+def test_what_is_no_longer_delivered_goes_and_nothing_else(work: Work, given: dict[str, Any], said: list[str]) -> None:
+    mkv = work.store.put_bytes(b"mkv", "video/x-matroska")
+    publish(work, **given, matroska=mkv, package=package_of(work, main=b"main", text__1=b"1"))
+    folder = folder_of(given)
+    (folder / "s01e01.es.me.flac").write_bytes(b"mixed by hand")
+    (folder / "notes.txt").write_bytes(b"mine")
+    beside = publish(work, **{**given, "episode": f"{EPISODE}/es", "language": "fr"})
+    publish(work, **given, stems=False)
+    here = {path.name for path in folder.iterdir()}
+    assert here == (NAMES - STEMS) | {"s01e01.es.me.flac", "notes.txt", "fr"}
+    assert Path(beside.video).exists(), "it is another episode's"
+    assert any("s01e01.es.mkv is no longer delivered" in text for text in said)
+    publish(work, **given, matroska=mkv)
+    assert (folder / "s01e01.es.mkv").read_bytes() == b"mkv"
+
+
 def test_a_full_disk_leaves_the_old_package_whole(work: Work, given: dict[str, Any],
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     old = package_of(work, main=b"old", text__1=b"1", text__index=b"old list")

@@ -6,9 +6,11 @@ line changes the requests of the shots it is heard in, and no other.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
+from operator import attrgetter
 from typing import Literal
 
 from models.errors import InputError
@@ -32,6 +34,7 @@ from tasks.step import Work, step
 
 HEARD_FRAMES = 2
 """A line counts as heard in a shot that it overlaps by this many frames; less moves no lips."""
+_START = attrgetter("start")
 
 
 class PlanRequest(Request):
@@ -47,13 +50,20 @@ class PlanRequest(Request):
     seed: int = 0
 
 
-def heard(speech: Speech, shot: Shot, rate: Fraction) -> tuple[SpokenLine, ...]:
-    """The lines heard in a shot, in the order in which they begin."""
+def heard(lines: Sequence[SpokenLine], longest: int, shot: Shot, rate: Fraction) -> tuple[SpokenLine, ...]:
+    """The lines heard in a shot, in the order in which they begin.
+
+    Args:
+        lines: All lines of the episode, in that order.
+        longest: Ticks of the longest of them: what begins so long before the shot is over.
+        shot: Which shot.
+        rate: Frames per second.
+    """
     start, end = frame_to_ticks(shot.start, rate), frame_to_ticks(shot.end, rate)
     # A frame may begin half a tick off its exact time, hence the tick that is let pass.
     least = ceil(HEARD_FRAMES * CLOCK / rate - 1)
-    lines = [x for x in speech.lines if min(end, x.start + x.length) - max(start, x.start) >= least]
-    return tuple(sorted(lines, key=lambda x: (x.start, x.id)))
+    near = lines[bisect_left(lines, start - longest, key=_START):bisect_left(lines, end, key=_START)]
+    return tuple(x for x in near if min(end, x.start + x.length) - max(start, x.start) >= least)
 
 
 def _tracks(lines: Sequence[SpokenLine], start: int) -> tuple[SpeakerTrack, ...]:
@@ -81,8 +91,7 @@ def _shot_request(request: PlanRequest, shot: Shot, lines: Sequence[SpokenLine])
         profile=request.profile, generator=_for_shot(request.generator, shot.id), take=request.take)
 
 
-def _planned(request: PlanRequest, shot: Shot) -> PlannedShot:
-    lines = heard(request.speech, shot, request.source.rate)
+def _planned(request: PlanRequest, shot: Shot, lines: Sequence[SpokenLine]) -> PlannedShot:
     reason = ("the generator is passthrough" if request.generator.name == "passthrough"
               else "no face seen" if not shot.faces else "no dubbed speech" if not lines else "")
     if reason:
@@ -104,5 +113,8 @@ def plan(work: Work, request: PlanRequest) -> Plan:
     if request.shots.frames != source.frames:
         raise InputError(f"the shots cover {request.shots.frames} frames, the source has {source.frames}",
                          hint=f"Find its shots anew: infinidub redo {work.episode} --lang {work.language} --from shots")
+    lines = sorted(request.speech.lines, key=lambda line: (line.start, line.id))
+    longest = max((line.length for line in lines), default=0)
     return Plan(language=request.speech.language, frames=source.frames, rate=source.rate,
-                shots=tuple(_planned(request, shot) for shot in request.shots.shots))
+                shots=tuple(_planned(request, shot, heard(lines, longest, shot, source.rate))
+                            for shot in request.shots.shots))

@@ -113,7 +113,7 @@ class Matroska(Record):
     video: Artifact
 
 
-@step("assemble", version=4, result=Assembled)
+@step("assemble", version=5, result=Assembled)
 def assemble(work: Work, request: AssembleRequest) -> Assembled:
     """Put one language's episode together.
 
@@ -143,7 +143,7 @@ def assemble(work: Work, request: AssembleRequest) -> Assembled:
                      texts=texts)
 
 
-@step("assemble.multi", version=2, result=Assembled)
+@step("assemble.multi", version=3, result=Assembled)
 def assemble_multi(work: Work, request: MultiRequest) -> Assembled:
     """Put the original picture together with the original sound, every dub, and subtitles in every language.
 
@@ -251,7 +251,7 @@ def _mp4(work: Work, source: Source, picture: Artifact, sounds: Sequence[SoundTr
         return work.store.put_file(out, MP4)
 
 
-@step("assemble.matroska", version=1, result=Matroska)
+@step("assemble.matroska", version=2, result=Matroska)
 def assemble_matroska(work: Work, request: MatroskaRequest) -> Matroska:
     """Put the tracks of an assembled episode into a Matroska file; nothing is encoded.
 
@@ -303,7 +303,10 @@ def _mux(work: Work, folder: Path, source: Source, picture: Artifact, sounds: Se
 def _names(source: Source, sounds: Sequence[SoundTrack], texts: Sequence[TextTrack], container: str) -> dict[str, str]:
     """Names, languages and flags of tracks, as options of ffmpeg."""
     key, mp4 = "handler_name" if container == "mp4" else "title", container == "mp4"
-    named = {"metadata:s:0": "handler_name=Picture"} if mp4 else {}
+    # What is written in a picture is in the language that was spoken before it.
+    filmed = next((sound.language for sound in sounds if sound.file == source.audio), "")
+    named = {"metadata:s:v:0": f"language={alpha3(filmed, 'T' if mp4 else 'B')}"} if filmed else {}
+    named |= {"metadata:s:0": "handler_name=Picture"} if mp4 else {}
     tracks: list[tuple[str, SoundTrack | TextTrack, str]] = []
     for number, sound in enumerate(sounds):
         role = "original" if sound.file == source.audio else "dub"

@@ -147,7 +147,7 @@ def test_an_unchanged_picture_is_copied(work, rate):
     exact(work, source, episode)
     assert (done.video_copied, done.generated_frames, done.frames) == (True, 0, source.frames)
     assert all((a == b).all() for a, b in zip(yuv(path, 0, source.frames), yuv(episode, 0, source.frames), strict=True))
-    assert tracks(episode) == [("video", "und", True), ("audio", "spa", True), ("audio", "eng", False),
+    assert tracks(episode) == [("video", "eng", True), ("audio", "spa", True), ("audio", "eng", False),
                                ("subtitle", "spa", False), ("subtitle", "eng", False)]
 
 
@@ -312,7 +312,7 @@ def test_all_languages_in_one_file(work):
     exact(work, source, episode)
     assert (done.language, done.video_copied, done.subtitles) == ("mul", True, {})
     assert tracks(episode) == [
-        ("video", "und", True), ("audio", "eng", True), ("audio", "fra", False), ("audio", "por", False),
+        ("video", "eng", True), ("audio", "eng", True), ("audio", "fra", False), ("audio", "por", False),
         ("audio", "spa", False), *(("subtitle", language, False) for language in ("eng", "fra", "por", "spa"))]
     for index, at in enumerate((0, 0.1, 0.2, 0.3), 1):
         heard = np.concatenate(list(media.audio_blocks(episode, stream=index)))

@@ -67,7 +67,7 @@ class InspectRequest(Request):
     """None: nobody looks whether lips follow the voice."""
 
 
-@step("inspect", version=2, result=Inspection)
+@step("inspect", version=3, result=Inspection)
 def inspect(work: Work, request: InspectRequest) -> Inspection:
     """Measure a finished language."""
     video = work.store.path(request.assembled.video)
@@ -167,7 +167,7 @@ def _unheard(request: InspectRequest) -> str:
     """Why nobody listened back."""
     if request.speech and not request.speech.lines:
         return "nothing is said"
-    return f"no recognizer here knows {request.language}" if request.recognizer else "nobody was asked to listen"
+    return f"no recognizer here knows {request.language}" if request.recognizer else "nobody was asked to listen: set check_speech = true"
 
 
 def _shown(work: Work, request: InspectRequest) -> list[Cue] | None:

@@ -76,7 +76,7 @@ def qc_page(work: Work, title: str, inspection: Inspection, source: Source, dubb
     return (find(work, draw_page, request) or perform(work, draw_page, request)).html
 
 
-@step("publish.qc", version=1, result=Page)
+@step("publish.qc", version=2, result=Page)
 def draw_page(work: Work, request: PageRequest) -> Page:
     """Write the page."""
     places = _places(request)
@@ -149,7 +149,7 @@ def _html(request: PageRequest, places: Mapping[str, int], pictures: Mapping[int
 
 def _table(checks: Sequence[Check]) -> Iterator[str]:
     yield '<div class="wide"><table><caption>Every check, what it measured, and the bar it is held to.</caption>'
-    heads = ("Check", "State", "Measured", "Bar", "Worst place")
+    heads = ("Check", "State", "Measured", "Bar", "Worst place, or why it was not measured")
     yield f"<thead><tr>{''.join(f'<th scope=col>{head}</th>' for head in heads)}</tr></thead><tbody>"
     for check in checks:
         if check.name in GROUPS:

@@ -85,7 +85,13 @@ def _common(text: str, glossary: Mapping[str, str]) -> set[str]:
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 FIGURE = re.compile(r"\d{1,3}(?:[.,\u00a0\u202f ’']\d{3})+(?:[.,]\d+)?(?!\d)|\d+(?:[.,]\d+)?")
+DATE = re.compile(r"(?<!\d)(\d{1,4})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})(?!\d)")
+DECADE = re.compile(r"(?<!\d)1\d([1-9]0)(?:s|er)\b")
 TIME = re.compile(r"(?<![\d:])(\d{1,2})(?::| ?h ?)([0-5]\d)(?![\d:])")
+NOON = re.compile(r"noon|midnight|medi(?:od[ií]a|anoche)|mi(?:di|nuit)\b|mitt(?:ag|ernacht)|mezzogiorno|mezzanotte|"
+                  r"mei[ao][- ](?:dia|noite)|正午|真夜中|ظهر|منتصف", re.IGNORECASE)
+HALF = re.compile(r"half|medi[oa]|demi|halb|mezz[oa]|mei[oa]|mig|пол|半|نصف", re.IGNORECASE)
+ROMAN = re.compile(r"\b[IVXLC]{1,7}(?=(?:er?|ème)?\b)")
 CLOCK = re.compile(r"\b[ap]\.? ?m\b|o.clock\b|\d ?h\b|\d:\d\d|\buhr\b", re.IGNORECASE)
 AND = frozenset({"and", "y", "e", "et", "i", "und", "en", "og", "och", "a"})
 DECLINING = frozenset({"pl", "ru", "uk", "be", "cs", "sk", "sl", "hr", "sr", "bs", "bg", "mk", "lt", "lv", "et", "fi",
@@ -93,6 +99,7 @@ DECLINING = frozenset({"pl", "ru", "uk", "be", "cs", "sk", "sl", "hr", "sr", "bs
 """Number words have cases, genders or suffixes here."""
 SMALLEST = 3
 """Number words below are left alone: 'one' is a pronoun, 'the two of you' is 'you both'."""
+KANJI = frozenset("〇一二三四五六七八九十百千万億亿兆")
 HOMONYMS = {"it": {"sei"}, "fr": {"neuf", "neufs"}, "ca": {"deu", "set", "nou", "sis"}, "de": {"acht", "sieben"},
             "sv": {"fem", "sex"}, "nl": {"acht"}, "pt": {"mil"}, "en": set[str]()}
 """Words that are numbers, and other words just as often."""
@@ -101,17 +108,25 @@ HOMONYMS = {"it": {"sei"}, "fr": {"neuf", "neufs"}, "ca": {"deu", "set", "nou", 
 def missing_numbers(source: str, target: str, languages: tuple[str, str]) -> list[str]:
     """Numbers of the source that the target says neither in figures nor in words, as they stand in the source.
 
-    Forgiven are decimal commas, separators, numbers written out or as figures, the 24-hour clock, and minutes of a
-    quarter ('half past ten'). Where the target's number words are not known, only figures are held against figures.
+    Forgiven are decimal commas, separators, numbers written out or as figures or in Roman ones, digits said one by one,
+    the 24-hour clock, minutes of a quarter ('half past ten'), a half ('two and a half'), months by name, and decades
+    without their century. Where the target's number words are not known, only figures are held against figures.
     """
-    figures = {_digits(figure) for figure in FIGURE.findall(target)} | set(re.findall(r"\d+", target))
-    spoken = words(target, languages[1])
+    source, target = _western(source), re.sub(r"(?<=\w)(?:und)?einhalb", " halb", _western(target))
+    figures = {value for figure in (*FIGURE.findall(target), *re.findall(r"\d+", target))
+               for value in _readings(figure, languages[1])} | {_roman(figure) for figure in ROMAN.findall(target)}
+    spoken = _spoken(target, languages[1])
     clock = bool(CLOCK.search(source) or CLOCK.search(target))
+    half, noon = bool(HALF.search(target)), bool(NOON.search(target))
     missing, known = list[str](), _known(languages[1])
     for shown, values in _numbers(source, languages[0]):
         if not known and not (figures and any(map(str.isdigit, shown))):
             continue
         wanted = {value + more for value in values for more in ((0, 12, -12) if clock and value <= 24 else (0,))}
+        if half:
+            wanted |= {value - Decimal("0.5") for value in values if value % 1 == Decimal("0.5")}
+        if (half and min(wanted) == 1) or (noon and clock and wanted & {0, 12}):
+            continue
         if not any(_said(value, figures, spoken, languages[1]) for value in wanted if value >= 0):
             missing.append(shown)
     return list(dict.fromkeys(missing))
@@ -125,37 +140,85 @@ def _numbers(text: str, language: str) -> Iterator[tuple[str, tuple[Decimal, ...
         if minute not in {0, 15, 30, 45}:
             yield time[0], (minute,)
     rest = TIME.sub(" ", text)
-    for figure in FIGURE.findall(rest):
-        yield figure, tuple(dict.fromkeys((_value(figure, language), Decimal(_digits(figure)))))
+    for date in DATE.finditer(rest):
+        for part in date.group(1, 3, 4):
+            if int(part) > 12:  # others may be a month
+                yield part, tuple(Decimal(part) + century for century in (0, 1900, 2000))
+    rest = DATE.sub(" ", rest)
+    for decade in DECADE.finditer(rest):
+        yield decade[0], (Decimal(re.sub(r"\D", "", decade[0])), Decimal(decade[1]))
+    rest = DECADE.sub(" ", rest)
+    _, scales = _vocabulary(primary(language))
+    for figure in FIGURE.finditer(rest):
+        after = re.match(r"\s?([^\W\d]+)", rest[figure.end():].casefold())
+        scale = scales.get(after[1], 1) if after else 1
+        values = _readings(figure[0], language)
+        yield figure[0], (*values, *(value * scale for value in values))
+    for shown, value in _said_numbers(rest, language):
+        yield shown, (Decimal(value),)
+
+
+def _said_numbers(text: str, language: str) -> Iterator[tuple[str, int]]:
+    """Numbers that a text has as words; none where words are not parted."""
     if primary(language) not in UNSPACED:
-        for shown, value in _number_words(words(FIGURE.sub(" 0 ", rest), language), language):
-            yield shown, (Decimal(value),)
+        yield from _number_words(words(FIGURE.sub(" 0 ", text), language), language)
 
 
-def _digits(figure: str) -> str:
-    return re.sub(r"\D", "", figure)
+def _western(text: str) -> str:
+    """Arabic, Indian and wide figures as 0 … 9, with their separators."""
+    text = unicodedata.normalize("NFKC", text.replace("½", ".5")).translate({0x066A: "%", 0x066B: ",", 0x066C: "."})
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
-def _value(figure: str, language: str) -> Decimal:
-    """A figure's value by the habits of its language."""
-    group, mark = (",", ".") if primary(language) in COMMA_GROUPS else (".", ",")
+def _readings(figure: str, language: str) -> tuple[Decimal, ...]:
+    """A figure's value by the habits of its language; one like 1.500, by those of others too."""
+    group = "," if primary(language) in COMMA_GROUPS else "."
     plain = re.sub(r"[\u00a0\u202f ’']", "", figure)
-    if re.fullmatch(rf"\d{{1,3}}(?:\{group}\d{{3}})+(?:\{mark}\d+)?", plain):
-        plain = plain.replace(group, "")
-    return Decimal(plain.replace(group, ".").replace(mark, ".") if plain.count(".") + plain.count(",") < 2
-                   else _digits(plain))
+    marks, whole = re.findall("[.,]", plain), Decimal(re.sub("[.,]", "", plain))
+    if not marks or len(set(marks)) < len(marks):
+        return (whole,)
+    places = len(plain) - plain.rfind(marks[-1]) - 1
+    fraction = whole.scaleb(-places)
+    if len(marks) == 2 or places != 3:
+        return (fraction,)
+    return (whole, fraction) if marks[0] == group else (fraction, whole)
 
 
-def _said(value: Decimal, figures: set[str], spoken: Sequence[str], language: str) -> bool:
-    if _digits(str(value)) in figures:
+def _roman(figure: str) -> Decimal:
+    values = ["IVXLC".index(c) for c in figure]
+    worth = [Decimal(10 ** (n // 2) * (5 if n % 2 else 1)) for n in values]
+    pairs = zip(worth, [*worth[1:], Decimal()], strict=True)
+    return sum((-one if one < following else one for one, following in pairs), Decimal())
+
+
+def _spoken(text: str, language: str) -> list[str]:
+    """Words as they are compared. Where they are characters, an enumeration (五、六人) is no number of two digits."""
+    if primary(language) in UNSPACED:
+        return [word for part in re.split("[、・]", text) for word in (*words(part, language), "")]
+    if primary(language) == "ar":
+        return [_arabic(word) for word in words(text, language) if word != "و"]
+    return words(text, language)
+
+
+def _arabic(word: str) -> str:
+    """Without 'and', article and gender: والتاسعة, تسع."""
+    bare = re.sub(r"^و(?=\w{3})", "", word)
+    return re.sub(r"ة$", "", re.sub(r"^(?:ال|لل)(?=\w{2})", "", bare))
+
+
+def _said(value: Decimal, figures: set[Decimal], spoken: Sequence[str], language: str) -> bool:
+    if value in figures:
         return True
     declined = primary(language) in DECLINING
-    return any(_within(form, spoken, declined) or (value >= 100 and _joined(form) in _joined(spoken))
+    whole = value >= 100 and primary(language) not in UNSPACED
+    return any(_within(form, spoken, declined) or (whole and _joined(form) in _joined(spoken))
                for form in _spellings(value, language))
 
 
 def _within(form: Sequence[str], spoken: Sequence[str], declined: bool) -> bool:
+    """Whether the words of a number are said, and no longer number of which they are a part (十五 is not 五)."""
     return any(all(_same(*pair, declined) for pair in zip(form, spoken[at:], strict=False))
+               and not KANJI.intersection([*spoken[max(0, at - 1):at], *spoken[at + len(form):at + len(form) + 1]])
                for at in range(len(spoken) - len(form) + 1))
 
 
@@ -183,13 +246,15 @@ def _spellings(value: Decimal, language: str) -> tuple[tuple[str, ...], ...]:
     """How a number is read out."""
     from num2words import num2words
 
-    mark = "." if primary(language) in COMMA_GROUPS else ","
-    figure = str(value).replace(".", mark)
-    forms = {tuple(words(figure, language)), tuple(words(figure, language, years=True))}
+    number = int(value) if value == int(value) else value
+    figure = str(number).replace(".", "." if primary(language) in COMMA_GROUPS else ",")
+    forms = {tuple(_spoken(figure, language)), tuple(words(figure, language, years=True))}
+    if number == value and 100 <= number < 10_000:
+        forms.add(tuple(word for digit in figure for word in _spoken(digit, language)))
     if value == int(value) and value <= 1000:
         try:
             ordinal = str(num2words(int(value), lang=primary(language), to="ordinal"))
-            forms.add(tuple(words(ordinal, language)))
+            forms.add(tuple(_spoken(ordinal, language)))
         except (NotImplementedError, OverflowError, TypeError, ValueError, IndexError, KeyError):
             pass
     return tuple(form for form in forms if form)
@@ -233,13 +298,15 @@ def _vocabulary(language: str) -> tuple[dict[tuple[str, ...], int], dict[str, in
     for scale in (1000, 1_000_000, 1_000_000_000):
         scales.setdefault(words(str(2 * scale), language)[-1], scale)
         scales.setdefault(words(str(scale), language)[-1], scale)
+    if language == "en":
+        scales["hundred"] = 100  # twelve hundred
     return values, scales
 
 
 # -- currencies and units ---------------------------------------------------------------------------------------------
 
 MEASURES = {
-    "%": ("%", "percent", "per cent", "por ciento", "por cento", "pour cent", "per cento", "prozent", "procent",
+    "%": ("%", "percent", "per cent", "por cien", "por cento", "pour cent", "per cento", "prozent", "procent",
           "процент", "відсот", "パーセント", "百分", "퍼센트", "بالمئة", "بالمائة", "في المئة", "אחוז", "प्रतिशत",
           "yüzde"),
     "$": ("$", "usd", "dollar", "dólar", "dòlar", "dolar", "dollár", "доллар", "долар", "δολ", "ドル", "美元", "달러",
@@ -247,20 +314,32 @@ MEASURES = {
     "€": ("€", "eur", "ευρώ", "евро", "євро", "ユーロ", "欧元", "유로", "يورو", "יורו", "यूरो", "avro"),
     "£": ("£", "gbp", "pound", "libra", "livre", "sterlin", "pfund", "funt", "фунт", "lliur", "ポンド", "英镑"),
     "¥": ("¥", "jpy", "yen", "iene", "ien", "иен", "єн", "円", "日元", "엔"),
-    "km": ("km", "kilom", "quilóm", "quilòm", "kilóm", "chilom", "километ", "кілом", "χιλιόμ", "キロ", "公里", "킬로"),
-    "kg": ("kg", "kilo", "quilo", "chil", "кило", "кіло", "κιλ", "キロ", "公斤", "킬로"),
+    "km": ("km", "kilom", "quilóm", "quilòm", "kilóm", "chilom", "километ", "кілом", "χιλιόμ", "キロ", "公里", "킬로",
+           "كيلو", "كم"),
+    "kg": ("kg", "kilo", "quilo", "chil", "кило", "кіло", "κιλ", "キロ", "公斤", "킬로", "كيلو", "كغ"),
+    "mile": ("mil", "migli", "meil", "mijl", "миль", "мили", "миля", "マイル", "英里", "마일", "ميل", "أميال",
+             "מייל", "मील"),
     "mph": ("mph", "miles per hour", "millas por hora", "miglia all", "milles à l", "milhas por hora", "meilen"),
-    "°": ("°", "degree", "grad", "grau", "degré", "stopni", "градус", "βαθμ", "度", "도", "درجة", "מעלות", "डिग्री"),
+    "°": ("°", "degree", "grad", "grau", "degré", "stopni", "градус", "βαθμ", "度", "도", "درج", "מעלות", "डिग्री"),
 }
 """What is measured in → how it begins to be written, in the languages that are dubbed most."""
 
 
-def missing_measures(source: str, target: str) -> list[str]:
+NAMED = {"%": r"per ?cent\b|por ?ciento\b|pour cent\b|prozent\b", "$": r"d[oóò]ll?ar", "€": r"euros?\b",
+         "km": r"(?:k|qu|ch)il[oóòô]m", "mile": r"miles?\b|millas?\b|miglia\b|milhas?\b|meilen?\b"}
+"""Those that are written out and mean nothing else: degrees are had, too, and pounds weighed."""
+
+
+def missing_measures(source: str, target: str, language: str) -> list[str]:
     """Currencies, per cent and units that stand at a number of the source and nowhere in the target."""
+    source, target = _western(source).casefold(), _western(target).casefold()
     near = " ".join(match[0] for match in re.finditer(r"[$€£¥]\s?\d|\d\s?(?:[^\w\s]|[^\W\d]+)(?:\s[^\W\d]+){0,2}",
-                                                      source.casefold()))
-    return [name for name, forms in MEASURES.items() if _measured(name, near) and not any(
-        form in target.casefold() for form in forms)]
+                                                      source))
+    named = " ".join([near, *(match[1] for number, _ in _said_numbers(source, language) for match in re.finditer(
+        rf"\b{re.escape(number.split()[-1])}\W+((?:[^\W\d]+\W*){{1,2}})", source))])
+    return [name for name, forms in MEASURES.items()
+            if (_measured(name, near) or re.search(rf"\b(?:{NAMED.get(name, '(?!)')})", named))
+            and not any(form in target for form in forms)]
 
 
 def _measured(name: str, near: str) -> bool:
@@ -333,4 +412,4 @@ def broken(source: str, target: str, languages: tuple[str, str], glossary: Mappi
     numbers = missing_numbers(source, target, languages)
     return [*broken_terms(source, target, glossary),
             *(f"number: {number} is missing" for number in numbers),
-            *(f"unit: {unit} is missing" for unit in missing_measures(source, target))]
+            *(f"unit: {unit} is missing" for unit in missing_measures(source, target, languages[0]))]

@@ -209,14 +209,14 @@ def _check_pair(pairs: frozenset[tuple[str, str]] | None, request: LineRequest) 
                          hint=f"{does}. Or choose another translator, or give a script")
 
 
-@step("translate.line", version=2, result=LineText, unit="text", batch=_translate_lines,
+@step("translate.line", version=3, result=LineText, unit="text", batch=_translate_lines,
       lasting=lambda result: result.good)
 def translate_line(work: Work, request: LineRequest) -> LineText:
     """Translate one line."""
     return _translate_lines(work, [request])[0]
 
 
-@step("translate.shorter", version=1, result=LineText, unit="text", batch=_shorten_lines,
+@step("translate.shorter", version=2, result=LineText, unit="text", batch=_shorten_lines,
       lasting=lambda result: result.good)
 def shorten_line(work: Work, request: ShorterRequest) -> LineText:
     """Translate one line in fewer words."""

@@ -55,13 +55,41 @@ def identifier() -> Py3Langid:
     ("Der Zug ist 3,5 Meter lang", "It is 3.5 metres long", "de en"), ("for three days", "od trzech dni", "en pl"),
     ("One of us lies, you two.", "Alguien miente.", "en es"), ("I have 7 cats", "لدي ٧ قطط", "en ar"),
     ("Sei tu?", "Is that you?", "it en"), ("five days", "사흘", "en ko"), ("Call 555-1234.", "Al 555-1234.", "en es"),
+    ("It costs $1,299.99.", "يكلف ١٬٢٩٩٫٩٩ دولارًا.", "en ar"),
+    ("It costs €2.5 million.", "250万ユーロかかる。", "en ja"),
+    ("It costs €2.5 million.", "Es kostet zweieinhalb Millionen Euro.", "en de"),
+    ("On 3/14/2025.", "El 14 de marzo de 2025.", "en es"), ("In the 1980s", "Les années 80", "en fr"),
+    ("In the 1980s", "Los años ochenta", "en es"), ("The 21st century", "El siglo XXI", "en es"),
+    ("The 19th century", "Le XIXe siècle", "en fr"), ("Twelve hundred men", "Mil doscientos hombres", "en es"),
+    ("Ninety-nine problems", "تسع وتسعون مشكلة", "en ar"), ("at 9 p.m.", "في التاسعة مساءً", "en ar"),
+    ("Chapter Four", "الفصل الرابع", "en ar"), ("5 km", "٥ كيلومترات", "en ar"),
+    ("90% sure", "متأكد بنسبة ٩٠٪", "en ar"),
+    ("2.5 hours", "deux heures et demie", "en fr"), ("1½ hours", "anderthalb Stunden", "en de"),
+    ("Call 911!", "¡Llama al nueve uno uno!", "en es"), ("It's 12 o'clock.", "Es mediodía.", "en es"),
+    ("1 million people", "百万人", "en ja"), ("5 or 6 people", "五、六人", "en ja"),
+    ("at 9 p.m.", "午後九時に", "en ja"),
+    ("A hundred percent", "Cien por cien", "en es"), ("Three degrees, two pounds.", "Tres títulos, un kilo.", "en es"),
 ])
 def test_numbers_may_be_written_as_the_other_language_does(source, target, languages):
     assert broken(source, target, tuple(languages.split()), {}) == []
 
 
+@pytest.mark.parametrize(("source", "target", "languages", "warning"), [
+    ("It costs €2.5 million.", "Cuesta 25 millones de euros.", "en es", "number: 2.5 is missing"),
+    ("Only 100 came.", "300人来た。", "en ja", "number: 100 is missing"),
+    ("It's -5°C.", "マイナス15度だ。", "en ja", "number: 5 is missing"),
+    ("Two hundred euros", "Doscientos", "en es", "unit: € is missing"),
+    ("Twenty dollars", "Veinte euros", "en es", "unit: $ is missing"),
+    ("five percent", "cinco", "en es", "unit: % is missing"),
+    ("It's 30 miles away.", "Está a 30 kilómetros.", "en es", "unit: mile is missing"),
+    ("Chapter Four", "الفصل الخامس", "en ar", "number: four is missing"),
+])
+def test_another_size_currency_or_unit_is_said(source, target, languages, warning):
+    assert broken(source, target, tuple(languages.split()), {}) == [warning]
+
+
 @pytest.mark.parametrize(("source", "target", "warning"), [
-    ("I need 25 dollars.", "Necesito dinero.", "number: 25 is missing"),
+    ("I need 25 dollars.", "Necesito dólares.", "number: 25 is missing"),
     ("Twenty-five men died.", "Murieron 24 hombres.", "number: twenty five is missing"),
     ("Two hundred and fifty", "Doscientos barcos", "number: two hundred fifty is missing"),
     ("Chapter 7", "Capítulo 17", "number: 7 is missing"), ("four", "catorce", "number: four is missing"),

@@ -18,7 +18,7 @@ from models.wording import spell_numbers
 TABLE = Path(__file__).with_name("rates.json")
 WIDE = 2.5
 """Letters of an alphabet that one ideograph, kana or hangul syllable counts for: it is a syllable."""
-STOP = re.compile(r"[.!?…:;。！？](?=\s|$)|[。！？]")
+STOP = re.compile(r"[.!?…:;।。！？](?=\s|$)|[。！？]")
 COMMA = re.compile(r"[,–—،、，](?=\s|$)|[、，]")
 
 

@@ -78,5 +78,5 @@ def test_more_text_takes_no_less_time(text, more, language):
 def test_every_pace_is_that_of_speech():
     for paces in rates().languages.values():
         for pace in paces.values():
-            assert 0.03 < pace.letter < 0.12
+            assert 0.03 < pace.letter < 0.15  # of Hindi only consonants count
             assert all(0.5 < share < 2 for share in pace.voices.values())

@@ -1,8 +1,7 @@
 """Measures how fast the embedded voices speak, and makes `models/rates.json` of it.
 
-Every voice says sentences of `sentences.json`: espeak-ng's and the best one of a language all of them, the others at
-least `FEW`, which is enough for their share. `lengths.json` keeps what was measured; delete it to measure anew, else
-only what is missing is. Then the paces are fitted, and the errors printed of sentences that were left out of the fit.
+Every voice says every sentence of `sentences.json`. `lengths.json` keeps what was measured; delete it to measure anew,
+else only what is missing is. Then the paces are fitted, and the errors printed of sentences left out of the fit.
 A new table makes other estimates: raise the versions of the steps that use them (translate, synthesize).
 
     nice python infra/rates/measure_rates.py     # an hour on two cores; a second when nothing is missing
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +24,25 @@ from models.onset import trim
 from models.ports import EngineHome, Synthesizer
 from models.rates import TABLE, measures
 from models.records import EngineRef
-from models.wording import spell_numbers
 
 HERE = Path(__file__).parent
 LENGTHS = HERE / "lengths.json"
 WEIGHTS = Path("~/.cache/infinidub/weights").expanduser()
 SENTENCES: dict[str, list[str]] = json.loads((HERE / "sentences.json").read_text())
-FEW = (3,)
-"""What voices say at least: a share found by it is 0.9 % (at most 2.9 %) off that found by all ten sentences."""
 FIELDS = ("start", "letter", "comma", "stop")
-VOWELS = re.compile("[aeiouyáéíóúàèìòùâêîôûãõäëïöü]+")
-
-Features = Callable[[str, str], tuple[float, int, int]]
 
 
 def main() -> None:
     """Measure, fit, print, write."""
     lengths = measure()
-    for unit, features in (("letters", measures), ("syllables", syllables)):
-        for engine in ("kokoro", "espeak"):
-            errors = np.concatenate([left_out(matrix(language, features), lengths_of(lengths, engine, language))
-                                     for language in SENTENCES if lengths_of(lengths, engine, language).size])
-            print(f"{engine} by {unit}: {figures(errors)}")
     languages: dict[str, dict[str, Any]] = {}
-    print(f"\n{'':12} voices  {'  '.join(FIELDS)}   sentence left out            voice not known")
+    print(f"{'':12} voices  {'  '.join(FIELDS)}   sentence left out                          voice not known")
     for language in SENTENCES:
         for engine in ("kokoro", "espeak"):
             found = lengths_of(lengths, engine, language)
             if not found.size:
                 continue
-            sizes = matrix(language, measures)
+            sizes = matrix(language)
             pace, shares = fit(sizes, found)
             unknown = np.abs((sizes @ pace)[None] / found - 1)
             print(f"{engine:8}{language:4}{len(found):6}   {'  '.join(f'{value:5.3f}' for value in pace)}   "
@@ -73,9 +61,9 @@ def main() -> None:
 def measure() -> dict[str, list[float | None]]:
     """'engine/language/voice' → seconds of each sentence, silence trimmed; None where it was not said."""
     lengths: dict[str, list[float | None]] = json.loads(LENGTHS.read_text()) if LENGTHS.exists() else {}
-    for key, engine, language, voice, wanted in to_say():
+    for key, engine, language, voice in to_say():
         said = lengths.setdefault(key, [None] * len(SENTENCES[language]))
-        missing = [number for number in wanted if said[number] is None]
+        missing = [number for number, seconds in enumerate(said) if seconds is None]
         for number in missing:
             samples = engine.speak(SENTENCES[language][number], voice, language)
             said[number] = round(len(trim(samples, engine.sample_rate)) / engine.sample_rate, 3)
@@ -85,19 +73,15 @@ def measure() -> dict[str, list[float | None]]:
     return lengths
 
 
-def to_say() -> Iterator[tuple[str, Synthesizer, str, str, range | tuple[int, ...]]]:
-    """What is to be measured, the best voice of each language first."""
+def to_say() -> Iterator[tuple[str, Synthesizer, str, str]]:
+    """Whose length is to be measured: key, synthesizer, language, voice."""
     home = EngineHome(weights=WEIGHTS.joinpath, threads=1)
     engines: dict[str, Synthesizer] = {"espeak": Espeak(EngineRef(name="espeak"), home),
                                        "kokoro": Kokoro(EngineRef(name="kokoro"), home)}
-    for best in (True, False):
-        for name, engine in engines.items():
-            for language, sentences in SENTENCES.items():
-                voices = engine.voices(language)
-                for voice in voices[:1] if best else voices[1:]:
-                    every = best or name == "espeak"
-                    yield (f"{name}/{language}/{voice.id}", engine, language, voice.id,
-                           range(len(sentences)) if every else FEW)
+    for name, engine in engines.items():
+        for language in SENTENCES:
+            for voice in engine.voices(language):
+                yield f"{name}/{language}/{voice.id}", engine, language, voice.id
 
 
 # -- fitting ----------------------------------------------------------------------------------------------------------
@@ -113,15 +97,9 @@ def lengths_of(lengths: dict[str, list[float | None]], engine: str, language: st
     return np.array([lengths[key] for key in keys(lengths, engine, language)], np.float64)
 
 
-def matrix(language: str, features: Features) -> NDArray[np.float64]:
-    """1, letters (or syllables), commas and stops of every sentence → (sentences, 4)."""
-    return np.array([(1, *features(text, language)) for text in SENTENCES[language]], np.float64)
-
-
-def syllables(text: str, language: str) -> tuple[float, int, int]:
-    """Groups of vowels in place of letters."""
-    _, commas, stops = measures(text, language)
-    return len(VOWELS.findall(spell_numbers(text.casefold(), language))), commas, stops
+def matrix(language: str) -> NDArray[np.float64]:
+    """1, letters, commas and stops of every sentence → (sentences, 4)."""
+    return np.array([(1, *measures(text, language)) for text in SENTENCES[language]], np.float64)
 
 
 def fit(sizes: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -158,8 +136,8 @@ def left_out(sizes: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[
 
 
 def figures(errors: NDArray[np.float64]) -> str:
-    """Median and 90th percentile of relative errors."""
-    return f"median {np.median(errors):5.1%}, 90 % {np.quantile(errors, 0.9):5.1%}"
+    """Median, 90th percentile and worst of relative errors."""
+    return f"median {np.median(errors):5.1%}, 90 % {np.quantile(errors, 0.9):5.1%}, worst {errors.max():5.1%}"
 
 
 def rounded(value: float) -> float:

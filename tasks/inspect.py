@@ -167,7 +167,8 @@ def _unheard(request: InspectRequest) -> str:
     """Why nobody listened back."""
     if request.speech and not request.speech.lines:
         return "nothing is said"
-    return f"no recognizer here knows {request.language}" if request.recognizer else "nobody was asked to listen: set check_speech = true"
+    return f"no recognizer here knows {request.language}" if request.recognizer else \
+        "nobody was asked to listen: set check_speech = true"
 
 
 def _shown(work: Work, request: InspectRequest) -> list[Cue] | None:

@@ -23,7 +23,7 @@ from flows.listener import Listener
 from flows.pipeline import Localized
 from flows.runs import Session
 from flows.status import survey
-from flows.steps import PER_LANGUAGE, STEPS
+from flows.steps import per_language
 from flows.summary import summarize
 from models.errors import AwaitingReviewError
 from models.timebase import seconds, timecode
@@ -39,15 +39,16 @@ MARKS = {"done": "✓", "running": "▸", "failed": "✗", "waiting": ""}
 class ProgressBar:
     """A listener in front of another: moves a language's progress artifact as its steps end."""
 
-    def __init__(self, behind: Listener, artifact: UUID, done: int) -> None:
-        self._behind, self._artifact, self._done = behind, artifact, done
+    def __init__(self, behind: Listener, artifact: UUID, done: int, of: int) -> None:
+        self._behind, self._artifact, self._done, self._of = behind, artifact, done, of
 
     @classmethod
     @contextmanager
     def on(cls, run: Session, what: str, done: int = 0) -> Iterator[None]:
         """Show the progress of the running flow while the block lasts; `done` steps ended before it."""
         artifact: Any = create_progress_artifact(progress=0.0, key=f"{_slug(what)}-progress", description=what)
-        behind, run.listener = run.listener, cls(run.listener, artifact, done)
+        behind, run.listener = run.listener, cls(run.listener, artifact, done,
+                                         len(per_language(run.space.settings)))
         try:
             yield
         finally:
@@ -58,7 +59,7 @@ class ProgressBar:
         self._behind.step(episode, language, step, state)
         if state in {"done", "reused"} and language:
             self._done += 1
-            update_progress_artifact(self._artifact, progress=min(100.0, 100 * self._done / len(PER_LANGUAGE)))
+            update_progress_artifact(self._artifact, progress=min(100.0, 100 * self._done / self._of))
 
     def progress(self, episode: str, language: str, text: str, fraction: float) -> None:
         """Passed on: too fine for an artifact."""
@@ -93,7 +94,7 @@ def report_catalog(run: Session, selected: Sequence[Selected]) -> None:
     if sum(len(one.languages) for one in selected) > MATRIX_ROWS:
         return
     table = [{"episode": row.episode, "language": row.language, "state": row.state}
-             | {step: MARKS[row.steps[step]] for step in STEPS} for row in survey(run.space, selected)]
+             | {step: MARKS[state] for step, state in row.steps.items()} for row in survey(run.space, selected)]
     create_table_artifact(table, key=f"{series}-status", description="Episodes, languages, steps")
 
 

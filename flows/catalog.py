@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from flows.artifacts import ProgressBar, report_awaiting, report_catalog, report_language
-from flows.jobs import EPISODE_ID, Selected, catalog_jobs, job_from_json, select
+from flows.jobs import Selected, catalog_jobs, job_from_json, select
 from flows.options import refuse_secrets
 from flows.pipeline import EpisodeJob
 from flows.redo import Anew
@@ -30,10 +29,10 @@ from flows.settings import Settings, load_settings
 from flows.steps import BEFORE_PICTURE
 from models.catalog import Tag, load_catalog
 from models.errors import InputError
+from models.records import EpisodeId
 from tasks.history import note_flow_run
 from tasks.step import prefect_runner
 
-EpisodeId = Annotated[str, Field(pattern=EPISODE_ID, max_length=200)]
 _SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
@@ -169,7 +168,8 @@ def localize_episode(episode: EpisodeId, languages: list[Tag] | None = None, cat
         for due in run.stages if stage == "all" else (stage,):
             rest["stage"] = due
             for one in todo:
-                run.episode(one, prefect_runner, lambda language: localize_language(episode, language, **rest), due)
+                run.episode(one, prefect_runner, lambda language: passed_on(
+                    localize_language(episode, language, **rest, return_state=True)), due)
         return _verdict(run, before)
 
 
@@ -234,6 +234,16 @@ def _verdict(run: Session, since: int = 0) -> State[Any]:
         return Failed(message="; ".join(failure.message for failure in failures))
     waiting = [f"{len(run.awaiting)} awaiting review"] if run.awaiting else []
     return Completed(message="; ".join([f"{len(run.localized)} delivered", *waiting, *run.below_bar]))
+
+
+def passed_on(state: State[Any]) -> None:
+    """Raise what a flow raised.
+
+    Its result is not asked for where it completed: a state has none that came back from a server asked twice, as
+    clients do where it is slow to answer.
+    """
+    if not state.is_completed():
+        state.result()
 
 
 def _announce(run: Session) -> None:

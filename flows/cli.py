@@ -34,7 +34,7 @@ from flows import (
     cli_train,
     cli_world,
 )
-from flows.hints import complete
+from flows.hints import complete, shared
 from flows.options import config_path, flags
 from flows.show import error_line, stderr
 from models.errors import InfinidubError, InputError
@@ -87,7 +87,7 @@ def _stoppable(verb: Any) -> Callable[..., int]:
         except KeyboardInterrupt as error:
             raise StoppedError(*error.args) from None
         except InfinidubError as error:
-            _complete(error, options)
+            _complete(error, {name: options.get(name) for name in shared(verb)})
             raise
 
     return run
@@ -95,10 +95,9 @@ def _stoppable(verb: Any) -> Callable[..., int]:
 
 def _complete(error: InfinidubError, options: dict[str, Any]) -> None:
     """A command in its hint is given what this one was."""
-    if {"config", "assignments"} <= options.keys():
-        with suppress(InputError):  # what is no assignment is the error itself
-            given = flags(options.get("out"), options.get("state"), None, options["assignments"])
-            complete(error, given, config_path(options["config"]))
+    with suppress(InputError):  # what is no assignment is the error itself
+        given = flags(options.get("out"), options.get("state"), None, options.get("assignments"))
+        complete(error, given, config_path(options.get("config")))
 
 
 def _typer(words: str) -> typer.Typer:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from flows.generate_progress import watching
 from flows.generate_setup import found_lora, found_weights, machine
 from flows.options import Config, Json, answer
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 from flows.show import MARKS, clock, stderr
 from models.errors import EngineError, InfinidubError, InfrastructureError, InputError, SetupError
 
@@ -83,6 +83,9 @@ Reference = Annotated[str | None, typer.Option("--reference", show_default=False
 State = Annotated[Path | None, typer.Option("--state", metavar="DIR", show_default=False,
                                            help="Where chunks are kept until the file is made: called again, it goes"
                                                 " on.")]
+Person = Annotated[list[str] | None, typer.Option("--person", metavar="NAME", show_default=False,
+                                                  help="Who is seen; repeatable. In production everybody must have"
+                                                       " agreed (see `consent`); '' says that nobody is known.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; auto: a GPU if there is one.")]
 Memory = Annotated[str, typer.Option("--memory", help="auto, resident, fp8 or offload.")]
 Attention = Annotated[str, typer.Option("--attention", help="auto, sdpa, or what is installed: flash3, flash2, sage.")]
@@ -95,10 +98,11 @@ def generate(
         bucket: Bucket = False, preset: Preset = "best", steps: Steps = None, shift: Shift = None,
         text_scale: TextScale = None, audio_scale: AudioScale = None, apg: Projected = False, color: Color = 1.0,
         lora: Lora = None, frames: Frames = None, chunk: Chunk = 81, tail: Tail = "short", seed: Seed = 0,
-        reference: Reference = None, state: State = None, device: Device = "auto", memory: Memory = "auto",
-        attention: Attention = "auto", config: Config = None, as_json: Json = False) -> int:
+        reference: Reference = None, person: Person = None, state: State = None, device: Device = "auto",
+        memory: Memory = "auto", attention: Attention = "auto", config: Config = None, as_json: Json = False) -> int:
     """Make a picture or a video say what is in a sound file (InfiniteTalk)."""
     started, settings = time.monotonic(), load_settings(config)
+    behind = _agreed(person, out, settings)
     with _errors(out, state):
         from infinitetalk import kept as keep
         from infinitetalk.job import opened
@@ -118,9 +122,28 @@ def generate(
             kept = stack.enter_context(keep.keeping(state, identity))
             stderr.print("  loading the networks …", highlight=False)
             told = _made(ready, using.load(on, ready.take.size, chunk), how, out, kept)
-    told |= {"seconds": round(time.monotonic() - started, 1), "warnings": warnings}
+    told |= {"seconds": round(time.monotonic() - started, 1), "warnings": warnings, "consents": behind}
     answer(as_json, told, _line(told))
     return 0
+
+
+def _agreed(people: Sequence[str] | None, out: Path, settings: Settings) -> list[int]:
+    """Numbers of the consents behind the pictures; the file's name without its suffix is what they are for.
+
+    Raises:
+        InputError: In production, nobody said who is seen.
+        ConsentError: One is missing.
+    """
+    from flows.wiring import open_workspace
+    from tasks.consent import likenesses, require
+
+    if not settings.production:
+        return []
+    if people is None:
+        raise InputError("production asks who is seen", where="--person",
+                         hint="Name everybody with --person NAME; or say --person '' where nobody is known")
+    needs = likenesses(name for name in people if name.strip())
+    return [one.id for one in require(open_workspace(settings).ledger, needs, out.stem, "")] if needs else []
 
 
 # -- what is to be made -----------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from flows.show import MARKS, Terminal
 from models.errors import InfinidubError, InputError
 
 if TYPE_CHECKING:
-    from models.records import ShardResult
+    from flows.runs import Session
+    from models.records import Shard, ShardResult
 
 
 def cancel(run: Annotated[str, typer.Argument(help="Id of a run; the one that goes on, unless given.",
@@ -73,11 +74,30 @@ def shard_run(file: Annotated[Path | None, typer.Argument(help="A SHARD.json; or
         wanted = load_shard(file)
         with session(settings.model_copy(update={"dispatch": "here"}), "shard", {"shard": wanted.id},
                      listener=terminal) as run:
+            _see_to_consents(run, wanted, str(file))
             run.listener.step(wanted.episode, wanted.language, wanted.id, "running")
             result = run_shard(run.work(wanted.episode, wanted.language), wanted)
             run.listener.step(wanted.episode, wanted.language, wanted.id, "failed" if result.failed else "done")
     answer(as_json, result.model_dump(mode="json"), *_lines(result))
     return InfinidubError.exit_code if result.failed else 0
+
+
+def _see_to_consents(run: Session, shard: Shard, where: str) -> None:
+    """In production, a shard from elsewhere says whose pictures it makes, and these people have agreed.
+
+    Those of the queue were looked at when they were planned, and are again before their episode is finished.
+    """
+    from tasks.consent import likenesses, note_uses, require
+    from tasks.generate import generate_shot
+
+    if not run.space.settings.production:
+        return
+    if shard.people is None:
+        raise InputError("does not say whose pictures it makes", where=f"{where}: people",
+                         hint='Write "people": ["Jane Doe"], or [] where nobody who is named is seen')
+    behind = require(run.space.ledger, likenesses(shard.people), shard.episode, shard.language)
+    for request in shard.requests if behind else ():
+        note_uses(run.space.ledger, generate_shot.recipe(request), behind, run.run_id)
 
 
 def shard_work(generator: Generator = None, out: Out = None, state: State = None, config: Config = None,

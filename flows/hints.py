@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -47,16 +47,22 @@ def near(path: str | Path) -> str:
     return shlex.quote(str(path) if short.startswith("..") else short)
 
 
+def shared(verb: Callable[..., Any]) -> set[str]:
+    """Which of the options for folders and settings a verb takes, and not one of its own that is called the same."""
+    from flows import options
+
+    kinds = {"out": options.Out, "state": options.State, "config": options.Config, "assignments": options.Set}
+    return {name for name, kind in kinds.items() if getattr(sys.modules[verb.__module__], verb.__annotations__.get(
+        name, ""), None) is kind}
+
+
 def _options(command: str, flags: Mapping[str, Any], config: str) -> Iterator[str]:
     """Those that the command's verb knows and needs."""
-    from flows import options
     from flows.cli import VERBS
 
     first, second = (*command.split(), "")[:2]
-    verb = VERBS.get(f"{first} {second}") or VERBS.get(first)
-    shared = {"out": options.Out, "state": options.State, "config": options.Config, "assignments": options.Set}
-    takes = {name for name, kind in getattr(verb, "__annotations__", {}).items()
-             if name in shared and verb.__globals__.get(kind) is shared[name]}  # others have an --out of their own
+    verb: Any = VERBS.get(f"{first} {second}") or VERBS.get(first)
+    takes = shared(verb) if verb else set()
     given = {"config": config, **{name: flags.get(name) for name in ("out", "state")}}
     yield from (f"--{name} {near(value)}" for name, value in given.items() if value and name in takes)
     if "assignments" in takes and first not in _NOTED:

@@ -15,11 +15,10 @@ from flows.choice import SMALL
 from flows.pipeline import EpisodeJob
 from models.catalog import Catalog, language_tag
 from models.errors import InputError
+from models.records import EpisodeId
 from models.timebase import ticks
 
-EPISODE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-"""`series/id`, or `id`: it becomes folders."""
-_JOB = TypeAdapter(EpisodeJob)
+_JOB, _ID = TypeAdapter(EpisodeJob), TypeAdapter(EpisodeId)
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
 
 
@@ -152,11 +151,10 @@ def job_from_json(plain: dict[str, Any], out: Path) -> EpisodeJob:
     """
     try:
         job: EpisodeJob = _JOB.validate_python(plain | {"out": out})
+        _ID.validate_python(job.id)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where="job") from None
-    if not re.fullmatch(EPISODE_ID, job.id):
-        raise InputError(f"{job.id!r} is no name of an episode", where="job")
+        raise InputError(f"{'.'.join(map(str, first['loc'])) or 'id'}: {first['msg']}", where="job") from None
     return replace(job, languages=tuple(parse_tag(tag, "job") for tag in job.languages))
 
 

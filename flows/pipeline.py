@@ -54,7 +54,7 @@ from tasks.assemble import (
 )
 from tasks.captions import Cue, srt
 from tasks.casting import other_engines
-from tasks.consent import Consent, Need, note_uses, require
+from tasks.consent import Consent, Need, likenesses, note_uses, require
 from tasks.generate import GenerateRequest, generate, generate_shot
 from tasks.hls import HlsRequest, hls
 from tasks.ingest import IngestRequest, ingest
@@ -233,8 +233,9 @@ class Pipeline:
             takes, speech = work.ledger.takes(self.job.id, language), planned.speech
             self._agreed(work, language, self._imitated(planned.cast))  # shots made elsewhere may have taken days
             clips = self._generate(work, takes, planned, self._agreed(work, language, self._shown(work, planned)))
-            mixed = self._step(work, takes, watermark, WatermarkRequest(
-                mix=planned.mix, watermarker=self.space.watermarker()))
+            mark, mixed = self.space.watermarker(), planned.mix
+            if mark:
+                mixed = self._step(work, takes, watermark, WatermarkRequest(mix=mixed, watermarker=mark))
             assembled = self._step(work, takes, assemble, AssembleRequest(
                 source=prepared.source, plan=planned.plan, clips=clips, mix=mixed, speech=speech, language=language,
                 transcript=prepared.transcript, title=self._title(language), crf=self.space.settings.crf))
@@ -324,12 +325,10 @@ class Pipeline:
         return [Need(person=person, kind="voice") for one in cast if (person := kind.clones(one.voice))]
 
     def _shown(self, work: Work, planned: Planned) -> list[Need]:
-        """Consents that generated pictures need in production: those of the named people who speak in them."""
-        speaking = {track.speaker for request in planned.requests for track in request.tracks}
-        if not self.space.settings.production or not speaking:
+        """Consents that generated pictures need in production."""
+        if not self.space.settings.production:
             return []
-        people = register.people_of(register.cast_of(work.ledger, self.job.id), self.job.people)
-        return [Need(person=people[speaker], kind="likeness") for speaker in sorted(speaking & people.keys())]
+        return likenesses(register.shown(work.ledger, self.job.id, planned.requests, self.job.people))
 
     def _agreed(self, work: Work, language: str, needs: Sequence[Need]) -> tuple[Consent, ...]:
         """The consents that hold now.

@@ -14,7 +14,6 @@ from flows.settings import Settings
 from flows.wiring import Workspace
 from models.engines import adapter, missing
 from models.errors import InputError, SetupError
-from models.ports import Signer
 
 
 def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
@@ -30,7 +29,7 @@ def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
         for language in one.languages:
             _check_language(space, one.job, language)
     if todo:
-        signer: Signer = space.engines.get("signer", space.signer(make=True))
+        signer: Any = space.engines.get("signer", space.signer(make=True))
         signer.check()
 
 

@@ -36,7 +36,7 @@ from models.errors import (
     SourceChangedError,
 )
 from tasks import shards
-from tasks.cast import members, series_of
+from tasks.cast import names_of, series_of
 from tasks.history import delivered_source, note_failures, run_state
 from tasks.media import probe
 from tasks.step import NotDoneError, Q, R, Runner, Step, Work, lookup, perform
@@ -299,23 +299,20 @@ class Session:
     def _uncast(self, episode: str, language: str) -> Iterator[str]:
         """Speakers of the cast whom nobody is."""
         speakers = self.prepared[episode].transcript.speakers if episode in self.prepared else ()
-        known = {name for speaker in speakers for name in (speaker.id, speaker.name)} | self._names(series_of(episode))
+        known = {name for speaker in speakers for name in (speaker.id, speaker.name)}
+        known |= names_of(self.space.ledger, series_of(episode))
         for name in self.jobs[episode].cast.get(language, {}) if speakers and episode in self.jobs else ():
             if name not in known:
                 yield f"{episode}·{language}: the cast names {name!r}, and no speaker is called so. There are: " \
                       f"{', '.join(speaker.name or speaker.id for speaker in speakers)}"
 
     def _unknown_people(self) -> list[str]:
-        """Names in a catalog's `people` whom nobody is: their pictures are not taken for theirs."""
+        """Names in a catalog's `people` whom nobody is heard as: any picture may be theirs."""
         named = sorted({(series_of(episode), name) for (episode, _) in self.localized if episode in self.jobs
                         for name in self.jobs[episode].people})
-        return [f"{series}: the catalog's people name {name!r}, and no speaker is called so"
-                for series, name in named if name not in self._names(series)]
-
-    def _names(self, series: str) -> set[str]:
-        """Whatever the cast of a series goes by."""
-        found = members(self.space.ledger, series)
-        return {name for one in found for name in (one.id, one.name, *one.names, *(h.speaker for h in one.heard))}
+        return [f"{series}: the catalog's people name {name!r}, and no speaker is called so: taken for somebody who is"
+                " seen and keeps silent"
+                for series, name in named if name not in names_of(self.space.ledger, series)]
 
     @property
     def exit_code(self) -> int:

@@ -20,7 +20,6 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows.hints import command_line, near
-from flows.steps import STEPS
 from models.errors import InfinidubError
 from models.pool import ShardLine
 from models.records import Deliverable
@@ -163,11 +162,12 @@ def status_table(rows: Sequence[Row]) -> RenderableType:
 
 def _steps(rows: Sequence[Row], *, wide: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("episode", "lang", *(STEPS if wide else ("steps", "state"))):
+    steps = dict.fromkeys(step for row in rows for step in row.steps)
+    for name in ("episode", "lang", *(steps if wide else ("steps", "state"))):
         table.add_column(name, justify="left" if name in {"episode", "lang", "state"} else "center",
                          overflow="fold" if name == "episode" else "ellipsis")
     for row in rows:
-        marks = [MARKS[row.steps[step]] for step in STEPS]
+        marks = [MARKS[row.steps[step]] for step in steps]
         table.add_row(escape(row.episode), row.language, *(marks if wide else ("".join(marks), escape(row.state))))
     return table
 

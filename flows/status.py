@@ -10,12 +10,13 @@ from typing import Any
 
 from flows.jobs import Selected
 from flows.pipeline import EpisodeJob, Pipeline
-from flows.steps import SHARED, STAND_INS, STEPS
+from flows.steps import SHARED, STAND_INS, per_language
 from flows.wiring import Workspace
 from models.errors import AwaitingReviewError, SetupError
 from models.pool import ShardLine
 from models.records import Inspection, Plan, Record, ShotRequest, Source
 from models.timebase import seconds
+from tasks.cast import shown
 from tasks.estimate import Estimators
 from tasks.generate import missing_shots
 from tasks.history import Event, delivered, events
@@ -102,14 +103,14 @@ def _episode(space: Workspace, one: Selected) -> list[Row]:
         paths = files.get(language, [])
         if "inspect" in names and paths and all(Path(path).is_file() for path in paths):
             names.add("publish")
-        rows.append(replace(_row(job.id, language, names, news, found), awaiting=awaiting))
+        rows.append(replace(_row(space, job.id, language, names, news, found), awaiting=awaiting))
     return rows
 
 
-def _row(episode: str, language: str, names: set[str], news: dict[tuple[str, str], Event],
+def _row(space: Workspace, episode: str, language: str, names: set[str], news: dict[tuple[str, str], Event],
          found: dict[str, Record]) -> Row:
     steps, trouble = {}, None
-    for step in STEPS:
+    for step in (*SHARED, *per_language(space.settings), "publish"):
         key = "" if step in SHARED else language
         event = next((news[key, name] for name in (step, *STAND_INS)
                       if STAND_INS.get(name, name) == step and (key, name) in news), None)
@@ -208,8 +209,10 @@ def write_shards(space: Workspace, selected: Sequence[Selected], folder: Path) -
                 continue
             estimator = known.of(next(iter(missing.values())).generator.name)
             for part in estimator.shards(missing, episode=row.episode, language=row.language):
-                path = folder / f"{part.shard.id}.json"
+                people = shown(space.ledger, row.episode, part.shard.requests, one.job.people)
+                shard = part.shard.model_copy(update={"people": people})
+                path = folder / f"{shard.id}.json"
                 with writing(path) as partial:
-                    partial.write_text(part.shard.model_dump_json(indent=1), encoding="utf-8")
+                    partial.write_text(shard.model_dump_json(indent=1), encoding="utf-8")
                 written.append(path)
     return written

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from models.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 SHARED = ("ingest", "shots", "transcribe", "speakers", "languages")
 PER_LANGUAGE = ("translate", "synthesize", "mix", "plan", "generate", "watermark", "assemble", "sign", "inspect")
 BEFORE_PICTURE = PER_LANGUAGE.index("generate")
 """How many steps of a language come before its picture."""
-STEPS = (*SHARED, *PER_LANGUAGE, "publish")
+OPTIONAL = "watermark"
+"""Not done unless it is switched on."""
 STAND_INS = {"transcript": "transcribe", "dialogue": "synthesize"}
 """Steps that take the place of another when a studio brings its own files."""
 BUILDS_ON = {
@@ -17,6 +23,11 @@ BUILDS_ON = {
     "plan": ("shots", "synthesize"), "generate": ("plan",), "watermark": ("mix",),
     "assemble": ("generate", "watermark"), "sign": ("assemble",), "inspect": ("sign",),
 }
+
+
+def per_language(settings: Settings) -> tuple[str, ...]:
+    """The steps of a language that a run does."""
+    return tuple(step for step in PER_LANGUAGE if step != OPTIONAL or settings.watermark != "off")
 
 
 def later_steps(first: str, language: str) -> dict[str, list[str]]:

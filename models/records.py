@@ -420,6 +420,8 @@ class Shard(Record):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     episode: str
     language: str
+    people: tuple[str, ...] | None = None
+    """Real people whose picture is made anew; None where nobody said."""
     requests: tuple[ShotRequest, ...] = Field(min_length=1)
 
 

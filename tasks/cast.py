@@ -29,7 +29,7 @@ from models import tables as t
 from models.errors import InfrastructureError, InputError
 from models.ports import Voice
 from models.recipe import canonical, sha256
-from models.records import CastVoice, EngineRef, Record, Speaker
+from models.records import CastVoice, EngineRef, Record, ShotRequest, Speaker
 from tasks.casting import default_voice, gender_of
 from tasks.ledger import Ledger
 
@@ -371,6 +371,32 @@ def people_of(known: Mapping[str, Member], given: Mapping[str, str]) -> dict[str
     found = {speaker: next((given[key] for key in (speaker, member.name, *member.names, member.id) if key in given),
                            member.person) for speaker, member in known.items()}
     return {speaker: person for speaker, person in found.items() if person}
+
+
+def shown(ledger: Ledger, episode: str, requests: Iterable[ShotRequest], given: Mapping[str, str]) -> tuple[str, ...]:
+    """The real people whose picture these shots make anew, as far as somebody named them.
+
+    They are those who speak in a shot; and of the catalog's those whom nobody in the series is heard as, for they may
+    be seen in any.
+
+    Args:
+        ledger: The database.
+        episode: Full id.
+        requests: Its shots that are generated.
+        given: The catalog's people.
+    """
+    speaking = {track.speaker for request in requests for track in request.tracks}
+    if not speaking:
+        return ()
+    known, heard = people_of(cast_of(ledger, episode), given), names_of(ledger, series_of(episode))
+    return tuple(sorted({known[speaker] for speaker in speaking & known.keys()}
+                        | {person for name, person in given.items() if name not in heard}))
+
+
+def names_of(ledger: Ledger, series: str) -> frozenset[str]:
+    """Whatever the cast of a series goes by."""
+    return frozenset(name for one in members(ledger, series)
+                     for name in (one.id, one.name, *one.names, *(h.speaker for h in one.heard)))
 
 
 def _choose(ledger: Ledger, member: Member, language: str, synthesizer: str, offered: Sequence[Voice],

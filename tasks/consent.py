@@ -67,6 +67,11 @@ class Need(Record):
     kind: Kind
 
 
+def likenesses(people: Iterable[str]) -> list[Need]:
+    """What must be agreed to before the pictures of people are made anew."""
+    return [Need(person=person, kind="likeness") for person in people]
+
+
 def record_consent(ledger: Ledger, person: str, kind: Kind, scope: str, by: str, *, languages: Sequence[str] = (),
                    expires: date | None = None, evidence: str = "", evidence_sha256: str = "",
                    now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Consent:
@@ -152,7 +157,7 @@ def _refusal(need: Need, his: Sequence[Consent], episode: str, language: str, to
     return ConsentError(
         f"{need.person} has not agreed {MEANING[need.kind]} ({need.kind}): {why}",
         hint=f"If there is a consent: infinidub consent add --person {shlex.quote(need.person)} --kind {need.kind} "
-             f'--scope {scope} --lang {language} --evidence "…"')
+             f'--scope {shlex.quote(scope)}{f" --lang {language}" if language else ""} --evidence "…"')
 
 
 def _extent(consent: Consent) -> str:

@@ -26,15 +26,12 @@ class WatermarkRequest(Request):
     """A dubbed sound, and who marks it."""
 
     mix: Mix
-    watermarker: EngineRef | None
-    """None: the sound stays as it is."""
+    watermarker: EngineRef
 
 
 @step("watermark", version=1, result=Mix)
 def watermark(work: Work, request: WatermarkRequest) -> Mix:
     """Hide the number and measure the loudness anew."""
-    if request.watermarker is None:
-        return request.mix
     engine: Watermarker = work.engines.get("watermarker", request.watermarker)
     given, payload = work.store.path(request.mix.mix), int(watermark.recipe(request)[:DIGITS], 16)
     work.progress("watermark", 0.0)

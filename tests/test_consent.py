@@ -28,7 +28,8 @@ from models.engines.local_weights import weights_hash
 from models.errors import ConsentError, InputError
 from models.ports import EngineHome
 from models.recipe import sha256
-from models.records import EngineRef
+from models.records import EngineRef, Speaker
+from tasks import cast as register
 from tasks.consent import Consent, Need, consents, consents_behind, record_consent, require, revoke
 from tasks.generate import GenerateRequest, generate
 from tasks.ledger import Ledger
@@ -38,6 +39,7 @@ from tests import fakes
 
 VOICE, LIKENESS = Need(person="Jane Doe", kind="voice"), Need(person="Jane Doe", kind="likeness")
 JOAN = Need(person="Joan Roe", kind="likeness")
+A = {"sha256": "0" * 64, "size": 1, "media_type": "video/mp4"}
 PRODUCTION = ("--set", "production=true", "--set", "options.c2pa.certificates=own/certificates.pem",
               "--set", "options.c2pa.key=own/key.pem")
 TODAY = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -220,6 +222,32 @@ def test_outside_of_production_only_voices_need_consent(run, tmp_path):
     assert run("cast", "set", "fake", "M1", "--voice", "es=bob")[0] == 0
     assert strict.plan_language(work, strict.prepare(work), "es").cast[0].chosen == "person"
     assert work.counts["lines_run"] == 0, "the same voice is not voiced anew"
+
+
+def test_named_people_are_shown_where_they_speak_and_where_nobody_is_heard_as_them(ledger):
+    register.enrol(ledger, "pier/e1", [Speaker(id="A", name="Ana"), Speaker(id="B", name="Ben")], "none", 0.8)
+    given = {"Ana": "Ann Roe", "B": "Ben Doe", "the boy at the window": "Bo Low"}
+    shots: Any = [SimpleNamespace(tracks=[SimpleNamespace(speaker="A")])]
+    assert register.shown(ledger, "pier/e1", shots, given) == ("Ann Roe", "Bo Low")
+    assert register.shown(ledger, "pier/e1", [], given) == (), "nothing is made anew"
+
+
+def test_pictures_made_by_hand_need_consent_in_production(run, tmp_path):
+    (tmp_path / "studio.toml").write_text("production = true\n")
+    still = ("generate", "--image", "a.png", "--audio", "a.wav", "--out", "talk.mp4", "--config", "studio.toml")
+    code, told = run(*still)
+    assert (code, told["error"]["where"], told["error"]["what"]) == (2, "--person", "production asks who is seen")
+    code, told = run(*still, "--person", "Jane Doe")
+    assert (code, "Jane Doe has not agreed" in told["error"]["what"]) == (2, True)
+    assert told["error"]["hint"].endswith("--kind likeness --scope talk --evidence \"…\" --config studio.toml")
+    track = {"speaker": "A", "lines": [{"audio": A, "at": 0}]}
+    shot = {"shot": "S0001", "source": A, "width": 64, "height": 64, "rate": "25", "start": 0, "end": 25,
+            "tracks": [track], "generator": {"name": "pulse"}}
+    shard = {"id": "one", "episode": "fake/e1", "language": "es", "requests": [shot]}
+    for people, message in ((None, "does not say whose pictures it makes"), (["Jane Doe"], "Jane Doe has not agreed")):
+        (tmp_path / "SHARD.json").write_text(json.dumps({**shard, "people": people}))
+        code, told = run("shard", "run", "SHARD.json", "--config", "studio.toml")
+        assert (code, message in told["error"]["what"]) == (2, True), told
 
 
 # -- who imitates -----------------------------------------------------------------------------------------------------

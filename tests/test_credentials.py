@@ -366,9 +366,3 @@ def test_a_copy_in_another_format_leads_back_to_its_run(work: Work, identity: Pa
     elsewhere = trace(None, copy, watermarkers())
     assert (elsewhere.steps, elsewhere.marks[0].recipe) == ((), None)
     assert watermark.recipe(request).startswith(elsewhere.marks[0].payload)
-
-
-def test_no_watermark_leaves_the_sound_alone(work: Work, tmp_path: Path) -> None:
-    write_flac(tmp_path / "mix.flac", clicks(1.0))
-    mix = a_mix(work, tmp_path / "mix.flac")
-    assert perform(work, watermark, WatermarkRequest(mix=mix, watermarker=None)) == mix

@@ -189,6 +189,8 @@ def test_a_shard_file_is_read_back(tmp_path: Path, shard: Shard) -> None:
     (lambda s: s | {"surprise": 1}, "surprise: Extra inputs"),
     (lambda s: s | {"schema_version": 2}, "schema_version"),
     (lambda s: s | {"id": "../../etc"}, "id: String should match"),
+    (lambda s: s | {"episode": "../../etc"}, "episode: String should match"),
+    (lambda s: s | {"language": "../es"}, "language: String should match"),
     (lambda s: s | {"requests": []}, "requests: .*at least 1"),
     (lambda s: s | {"requests": [s["requests"][0]] * 2}, "requests: a shot is named twice"),
     (lambda s: s | {"requests": [s["requests"][0] | {"end": 0}]}, "requests.0: .*before it starts"),

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from flows.cli import run_command
 from flows.gpu import work_off
 from flows.settings import Settings, load_settings
 from flows.wiring import Workspace, open_workspace
@@ -162,7 +163,8 @@ def test_a_cancelled_shard_frees_its_gpu_at_once(queue: Queued) -> None:
     assert work_off(queue.settings, shard=packed.shard.id, attempt=1) == []
 
 
-def test_an_attempt_that_was_overtaken_ends_well_and_writes_nothing(queue: Queued) -> None:
+def test_an_attempt_that_was_overtaken_ends_well_and_writes_nothing(queue: Queued,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
     packed = queue.put((0, 9))
     queue.enqueue(packed)
     attempt = queue.dispatch()
@@ -175,9 +177,9 @@ def test_an_attempt_that_was_overtaken_ends_well_and_writes_nothing(queue: Queue
                 t.Run.__table__, t.ShardRow.__table__, t.ShardAttempt.__table__, t.Execution.__table__)]
 
     before = rows()
-    with queue.process(packed, attempt) as child:
-        said, _ = child.communicate(timeout=60)
-    assert (child.returncode, json.loads(said)) == (0, {"shards": []})
+    assert run_command(["shard", "run", "--id", packed.shard.id, "--attempt", str(attempt), "--state",
+                        str(queue.settings.state), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"shards": []}
     assert rows() == before
 
 

@@ -16,6 +16,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tick = Annotated[int, Field(ge=0)]
 Frame = Annotated[int, Field(ge=0)]
 LineId = Annotated[str, Field(pattern=r"^L[0-9]{4,9}[a-z]{0,20}$")]
+EpisodeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=200)]
+"""`series/id`, or `id`: it becomes folders."""
 ShotId = Annotated[str, Field(pattern=r"^S[0-9]{4,9}[a-z]{0,20}$")]
 Scalar = str | int | float | bool | None
 
@@ -418,8 +420,8 @@ class Shard(Record):
 
     schema_version: Literal[1] = 1
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    episode: str
-    language: str
+    episode: EpisodeId
+    language: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
     people: tuple[str, ...] | None = None
     """Real people whose picture is made anew; None where nobody said."""
     requests: tuple[ShotRequest, ...] = Field(min_length=1)

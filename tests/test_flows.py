@@ -18,9 +18,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.catalog import localize_catalog, localize_episode, rerun_language
+from flows.catalog import localize_catalog, localize_episode, passed_on, rerun_language
 from flows.deploy import deploy_all
 from flows.deployments import Deployments
 from flows.jobs import job_from_json
@@ -275,6 +276,12 @@ def test_a_language_that_an_episode_has_not_is_refused(server: None, dubbed: tup
     state = localize_episode("fake/e1", ["fr"], catalog=str(catalog), settings=settings, return_state=True)
     assert state.is_failed()
     assert "is not dubbed into fr. There are: es, it" in str(state.message)
+
+
+def test_a_completed_language_whose_state_came_back_without_its_result_is_done() -> None:
+    passed_on(Completed())
+    with pytest.raises(InputError, match="no such voice"):
+        passed_on(Failed(data=InputError("no such voice")))
 
 
 def test_a_shard_flow_that_was_overtaken_completes(server: None, tmp_path: Path) -> None:

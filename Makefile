@@ -1,6 +1,6 @@
 # Everything works in .venv at the project's root and is safe to repeat.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-extras chaos load bench clean
+.PHONY: help setup demo pool-demo test check test-extras chaos load bench clean
 BIN := .venv/bin
 
 help:            ## what there is
@@ -12,6 +12,9 @@ setup:           ## system packages (if root), .venv, weights of the embedded en
 demo: setup      ## dub both example episodes from English into Spanish and French, lips too where the small weights are
 	@$(BIN)/infinidub run examples/harbor-lights/catalog.yaml --out dubbed
 	@$(BIN)/python infra/bench/demo.py dubbed
+
+pool-demo: setup ## the same on a GPU pool of real processes on this machine: Prefect's server and workers, PostgreSQL, S3
+	@$(BIN)/python -m infra.bench.pool dubbed
 
 # A file stays whole, for its servers are started once; by name, for by number of tests the longest would come last.
 test: setup      ## the whole suite, in two processes

@@ -1,4 +1,4 @@
-"""What the demo measured, against the truth of the examples: `python infra/bench/demo.py [OUT]` after `make demo`."""
+"""What the demo measured, against the truth of the examples: `python infra/bench/demo.py [OUT [DATABASE]]`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _speakers(lines: Any, truth: dict[str, Any]) -> float:
 def main() -> None:
     """Print two tables: what all languages share, and each delivered file."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "dubbed").resolve()
-    ledger = Ledger(f"sqlite:///{out}/.infinidub/infinidub.db")
+    ledger = Ledger(sys.argv[2] if len(sys.argv) > 2 else f"sqlite:///{out}/.infinidub/infinidub.db")
     shared = Table("episode", "transcript WER ≤ 8 %", "shots as in the truth", "right speaker ≥ 90 % of time", box=None)
     files = Table("episode", "lang", *(f"{name} {bar}".strip() for name, bar in COLUMNS.values()), box=None)
     for truth_file in sorted(EXAMPLES.glob("*.truth.json")):

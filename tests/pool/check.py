@@ -32,7 +32,7 @@ def results(place: Place, *steps: str) -> dict[str, str]:
     """Recipe → hash of the result, of all that these steps made."""
     with place.ledger.session() as session:
         rows = session.execute(sa.select(t.Result.recipe, t.Result.artifact).where(t.Result.step.in_(steps)))
-        return dict(row.tuple() for row in rows)
+        return dict(row._tuple() for row in rows)
 
 
 def assert_as_undisturbed(place: Place, undisturbed: Place) -> None:

@@ -27,7 +27,7 @@ from pydantic_settings import (
 from flows.choice import WORDS, choose
 from models.downloads import mirror
 from models.engines import ENGINES
-from models.errors import InputError
+from models.errors import InputError, nearest
 from models.loudness import PresetName
 from models.records import Scalar
 from tasks.store import S3_ADDRESS
@@ -57,9 +57,10 @@ UNCHOSEN = ("separator", "face-embedder", "lip-scorer")
 def _engines(chosen: dict[str, str]) -> dict[str, str]:
     for port, name in chosen.items():
         if port not in (known := [*DEFAULT_ENGINES, *UNCHOSEN]):
-            raise ValueError(f"@{port}@there is no such port. There are: {', '.join(known)}")
+            raise ValueError(f"@{port}@there is no such port. {nearest(port, known)}There are: {', '.join(known)}")
         if name not in ENGINES[port] and not (port == "generator" and name in WORDS):
-            raise ValueError(f"@{port}@no {port} is called {name!r}. There are: {', '.join(ENGINES[port])}")
+            raise ValueError(f"@{port}@no {port} is called {name!r}. {nearest(name, ENGINES[port])}There are: "
+                             f"{', '.join(ENGINES[port])}")
     return DEFAULT_ENGINES | chosen
 
 
@@ -304,7 +305,8 @@ def _from_environment() -> dict[str, Any]:
     for variable in sorted(os.environ):
         name = variable.removeprefix(PREFIX).partition("__")[0].lower()
         if variable.startswith(PREFIX) and name not in known:
-            raise InputError("unknown setting", where=variable, hint=f"Known: {', '.join(sorted(known))}")
+            raise InputError("unknown setting", where=variable,
+                             hint=f"{nearest(name, known)}Known: {', '.join(sorted(known))}")
     try:
         values: dict[str, Any] = EnvSettingsSource(Settings)()
     except SettingsError as error:
@@ -340,7 +342,8 @@ def _readable(error: ErrorDetails, sources: Mapping[str, Mapping[str, Any]]) -> 
         path.append(key)
     place = next((name for name, values in reversed(list(sources.items())) if _holds(values, path)), "")
     field = f"{PREFIX}{'__'.join(path).upper()}" if place == "environment" else ".".join(path)
-    hint = f"Known: {', '.join(Settings.model_fields)}" if error["type"] == "extra_forbidden" else ""
+    known = Settings.model_fields
+    hint = f"{nearest(path[-1], known)}Known: {', '.join(known)}" if error["type"] == "extra_forbidden" else ""
     return InputError(what, where=f"{place}: {field}" if place.endswith(".toml") else field, hint=hint)
 
 

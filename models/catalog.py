@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Vali
 from pydantic import Tag as Choice
 from pydantic_core import ErrorDetails
 
-from models.errors import InputError
+from models.errors import InputError, nearest
 from models.records import Record
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -233,7 +233,7 @@ def _contradictions(catalog: Catalog) -> Iterator[tuple[str, str]]:
 
 
 def _readable(errors: list[ErrorDetails], path: str) -> InputError:
-    first = errors[0]
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # often what another lacks
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]
                     if p not in {"[key]", PLAIN, BY_LANGUAGE}).strip(". ")
     what = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
@@ -241,8 +241,8 @@ def _readable(errors: list[ErrorDetails], path: str) -> InputError:
     if first["type"] == "string_pattern_mismatch":
         what = f"{first['input']!r} may hold letters, digits, '.', '_' and '-' only (at most 64)"
     known = CatalogEpisode if first["loc"][:1] == ("episodes",) else Catalog
-    hint = f"Known keys: {', '.join(k for k in known.model_fields if k not in {'path', 'root'})}" * (
-        first["type"] == "extra_forbidden")
+    keys = [name for name in known.model_fields if name not in {"path", "root"}]
+    hint = f"{nearest(str(first['loc'][-1]), keys)}Known keys: {', '.join(keys)}" * (first["type"] == "extra_forbidden")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return InputError(what + more, where=f"{path}: {where}" if where else path, hint=hint)
 

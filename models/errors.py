@@ -17,6 +17,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'Did you mean …? ', where a name is nearly one of those that there are."""
+    found = get_close_matches(name, list(known), 1, 0.75)
+    return f"Did you mean {found[0]}? " if found else ""
+
 
 class InfinidubError(Exception):
     """Base of all errors that a user is meant to read.

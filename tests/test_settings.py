@@ -68,10 +68,10 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(("text", "where", "words"), [
-    ("crff = 2\n", "infinidub.toml: crff", "unknown setting"),
+    ("crff = 2\n", "infinidub.toml: crff", "unknown setting. Did you mean crf? Known: out"),
     ("crf = 99\n", "infinidub.toml: crf", "less than or equal to 51"),
     ('[engines]\nsynthesiser = "kokoro"\n', "infinidub.toml: engines.synthesiser", "no such port"),
-    ('[engines]\nsynthesizer = "kokorro"\n', "infinidub.toml: engines.synthesizer", "There are: kokoro"),
+    ('[engines]\nsynthesizer = "kokorro"\n', "infinidub.toml: engines.synthesizer", "Did you mean kokoro? There are:"),
     ("[options.kokorro]\nspeed = 1\n", "infinidub.toml: options.kokorro", "no such engine"),
     ("[options]\nkokoro = 1\n", "infinidub.toml: options.kokoro", "dictionary"),
     ('[secrets]\nkey = "x"\n', "infinidub.toml: secrets", "INFINIDUB_SECRETS__NAME"),

@@ -402,32 +402,40 @@ def session(settings: Settings, command: str, parameters: Mapping[str, Any], *, 
 
 @contextmanager
 def _alive(one: Session) -> Iterator[None]:
-    """Renew the run's lease and tend the queue while the block lasts; interrupt it where the run was cancelled."""
-    left, lease_s = threading.Event(), one.space.settings.lease_s
+    """Renew the run's lease and tend the queue while the block lasts; interrupt it where the run was cancelled.
 
-    def keep() -> None:
+    Each by itself: who starts shards may answer slowly, and the run must not look dead for that.
+    """
+    left, ledger, lease_s = threading.Event(), one.space.ledger, one.space.settings.lease_s
+
+    def renew() -> None:
+        if not ledger.keep_run(one.run_id, lease_s) and run_state(ledger, one.run_id) == "cancelled" \
+                and not left.is_set():
+            left.set()
+            interrupt()
+
+    def repeat(what: str, act: Callable[[], None]) -> None:
         told = ""
         while not left.wait(min(lease_s / 6, TICK_S)):
             try:
-                if not one.space.ledger.keep_run(one.run_id, lease_s) and run_state(one.space.ledger,
-                                                                                    one.run_id) == "cancelled":
-                    if not left.is_set():
-                        interrupt()
-                    return
-                one.pool.tick()
+                act()
                 told = ""
             except Exception as error:  # the run itself will meet what lasts
                 if str(error) != told:
-                    LOG.warning("the queue of shards is not tended now: %s", error)
+                    LOG.warning("%s now: %s", what, error)
                 told = str(error)
 
-    thread = threading.Thread(target=keep, name="alive", daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=repeat, args=words, name=name, daemon=True) for name, *words in (
+        ("alive", "nobody is told that this run is alive", renew),
+        ("queue", "the queue of shards is not tended", one.pool.tick))]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         left.set()
-        thread.join(LEAVING_S)
+        for thread in threads:
+            thread.join(LEAVING_S)
 
 
 def interrupt() -> None:

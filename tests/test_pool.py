@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from flows.cli import run_command
 from flows.gpu import work_off
 from flows.pool import Here, Queue
+from flows.runs import session
 from flows.settings import Settings, load_settings
 from flows.wiring import Workspace, open_workspace
 from models import tables as t
@@ -308,6 +309,26 @@ def test_what_this_process_makes_itself_is_noted_with_its_cost(queue: Queued) ->
     with pytest.raises(EngineError), here.making(work, shots):
         raise EngineError("nonsense")
     assert (queue.line.state, queue.line.attempt, queue.line.error_class) == ("failed", 2, "EngineError")
+
+
+def test_a_run_is_alive_while_who_starts_shards_does_not_answer(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def tick(_pool: Here) -> None:
+        asked.set()
+        answered.wait(60)
+
+    def alive_until() -> float:
+        with run.space.ledger.session() as reading:
+            return float(reading.scalars(sa.select(t.Run.lease_until)).one())
+
+    monkeypatch.setattr(Here, "tick", tick)
+    with session(load_settings(flags={"out": str(tmp_path), "lease_s": 1}), "run", {}) as run:
+        until(asked.is_set)
+        before = alive_until()
+        until(lambda: alive_until() > before)
+        answered.set()
 
 
 def test_cancel_stops_a_run_in_another_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

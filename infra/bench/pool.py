@@ -43,7 +43,8 @@ def main(out: Path) -> None:
 def show(stack: Stack, place: Place, out: Path, run: dict[str, Any]) -> None:
     """A flow run's verdict, the catalog's summary, the shards, what was delivered and what is kept."""
     print(run["name"], run["state"]["type"], run["state"]["message"], run["parameters"])
-    assert run["state"]["type"] == "COMPLETED"
+    if run["state"]["type"] != "COMPLETED":
+        raise SystemExit(1)
     for artifact in stack.prefect("artifacts/latest/filter", artifacts={"flow_run_id": {"any_": [run["id"]]},
                                                                         "type": {"any_": ["markdown"]}}):
         print(f"\n{artifact['data']}")

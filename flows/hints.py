@@ -15,6 +15,7 @@ from models.errors import InfinidubError
 
 _COMMAND = re.compile(r"`infinidub ([^`]+)`|(?<=: )infinidub ([^`]+)$")
 """In backticks, or at the end after a colon."""
+PROGRAM = "infinidub"
 _NOTED = ("redo", "retry", "review", "qc", "status")
 """Verbs that take all but the folders from the run that they go on with."""
 
@@ -37,7 +38,9 @@ def complete(error: InfinidubError, flags: Mapping[str, Any], config: str = "") 
 
 def command_line(command: str, flags: Mapping[str, Any], config: str = "") -> str:
     """A verb with its arguments as it is to be typed here."""
-    program = "infinidub" if which("infinidub") else near(sys.argv[0])
+    me = sys.argv[0]
+    # a worker's process is named after what started it, and those who read its hints sit elsewhere
+    program = near(me) if Path(me).name == PROGRAM and not which(PROGRAM) else PROGRAM
     return " ".join([program, command, *(one for one in _options(command, flags, config) if one not in command)])
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -35,15 +38,19 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl, which applies the manifests, is not here"),
 ]
 ROOT = Path(__file__).parent.parent
+MANIFESTS = ROOT / "infra" / "kubernetes"
 GPU_RESOURCE = os.environ.get("CLUSTER_GPU_RESOURCE", "nvidia.com/gpu")
 IMAGE = os.environ.get("CLUSTER_IMAGE", "infinidub-cpu:latest")
 PYTHON = os.environ.get("CLUSTER_PYTHON", "/opt/venv/bin/python")
 PREFECT = os.environ.get("CLUSTER_PREFECT", "http://prefect-server:4200/api")
 FOLDER = os.environ.get("CLUSTER_FOLDER", "")
 FAKES = ["fakes.py", "pulse.py", "clips.py", "site/sitecustomize.py", "site/slow_pulse.py"]
-PATIENCE_S = 600
+PATIENCE_S = 900
+LEASE_S = 30
 GONE_WITHIN_S = 60
-"""A cancelled shard's pod: a heartbeat, then 8 s."""
+"""A cancelled shard's pod: a heartbeat (a sixth of a lease), then 8 s."""
+PODS_END_WITHIN_S = 90
+"""When their namespace goes: their grace, and some seconds."""
 
 
 def kubectl(*arguments: str, stdin: str = "") -> str:
@@ -61,6 +68,11 @@ def until(what: str, look: Callable[[], Any], patience_s: float = PATIENCE_S) ->
     return found
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 @dataclass
 class Cluster:
     """What was applied, and its database."""
@@ -68,7 +80,6 @@ class Cluster:
     namespace: str
     ledger: Ledger
     catalog: str
-    python: list[str]
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         return kubectl("-n", self.namespace, *arguments, stdin=stdin)
@@ -79,8 +90,8 @@ class Cluster:
         name = f"start-{uuid.uuid4().hex[:8]}"
         job = yaml.safe_load(self.kubectl("get", "job", "register", "-o", "yaml"))
         template = {"metadata": {"labels": {"infinidub/role": "job"}}, "spec": job["spec"]["template"]["spec"]}
-        template["spec"]["containers"][0] |= {"command": self.python, "args": [
-            "-m", "prefect", "deployment", "run", "localize-catalog/nightly", "--param", f"catalog={self.catalog}",
+        template["spec"]["containers"][0] |= {"command": [*shlex.split(PYTHON), "-m", "prefect"], "args": [
+            "deployment", "run", "localize-catalog/nightly", "--param", f"catalog={self.catalog}",
             "--param", f"settings={json.dumps(settings)}"]}
         self.kubectl("create", "-f", "-", stdin=json.dumps({
             "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
@@ -100,11 +111,17 @@ class Cluster:
             return list(found)
 
     def at_work(self, run: str) -> t.ShardAttempt | None:
-        return next((one for one in self.attempts(run) if one.state == "running" and one.chunks >= 2), None)
+        """An attempt in the middle: some chunks are made, and as many are left."""
+        return next((one for one in self.attempts(run) if one.state == "running" and one.chunks >= 2
+                     and one.chunks_total - one.chunks_done >= 4), None)
 
     def pod(self, attempt: t.ShardAttempt) -> str:
         return self.kubectl("get", "pods", "-o", "name", "--field-selector", "status.phase=Running", "-l",
                             f"prefect.io/flow-run-id={attempt.flow_run}").strip().removeprefix("pod/")
+
+    def jobs(self, label: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "jobs", "-o", "json", "-l", label))["items"]
+        return found
 
     def live(self) -> int:
         with self.ledger.session() as session:
@@ -127,15 +144,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         endpoint = os.environ.get("CLUSTER_STORE_ENDPOINT") or _own_store(stack)
         shared = Path(FOLDER) / namespace if FOLDER else None
         series = fakes.series((shared or here) / "catalogs", languages=["es", "fr"])
+        if shared:
+            here = shared / "overlay"
+            here.mkdir()
+            shared.chmod(0o777)  # whoever runs pods writes here
         overlay(here, namespace, endpoint, shared, series.parent)
-        stack.callback(subprocess.run, ["kubectl", "delete", "namespace", namespace, "--wait=false"], check=False)
+        if shared:
+            stack.callback(shutil.rmtree, shared, ignore_errors=True)
+        stack.callback(subprocess.run, ["kubectl", "delete", "namespace", namespace, f"--timeout={PODS_END_WITHIN_S}s"],
+                       stdout=subprocess.DEVNULL, check=False)  # before their database goes
         kubectl("create", "namespace", namespace)
-        _secrets(namespace, database)
+        _secrets(namespace, database, shared or Path("/tmp"))
         kubectl("apply", "-k", str(here))
         kubectl("-n", namespace, "wait", "--for=condition=complete", "job/register", f"--timeout={PATIENCE_S}s")
         for name in ("prefect-server", "cpu-worker", "gpu-worker"):
             kubectl("-n", namespace, "rollout", "status", f"deployment/{name}", f"--timeout={PATIENCE_S}s")
-        yield Cluster(namespace, Ledger(database), str(series) if shared else "/catalogs/catalog.yaml", [PYTHON])
+        yield Cluster(namespace, Ledger(database), str(series) if shared else "/catalogs/catalog.yaml")
 
 
 def _own_database(stack: ExitStack) -> str:
@@ -148,12 +172,12 @@ def _own_store(stack: ExitStack) -> str:
     return endpoint
 
 
-def _secrets(namespace: str, database: str) -> None:
+def _secrets(namespace: str, database: str, folder: Path) -> None:
     """By their files' contents on stdin, so that no process list shows them."""
     keys = {name: os.environ.get(name, value) for name, value in s3_server.CREDENTIALS.items() if "KEY" in name}
     for name, values in {"infinidub": {"INFINIDUB_DATABASE": database, **keys},
                          "prefect-auth": {"string": f"admin:{uuid.uuid4().hex}"},
-                         "prefect-database": {"url": "sqlite+aiosqlite:////tmp/prefect.db"}}.items():
+                         "prefect-database": {"url": f"sqlite+aiosqlite:///{folder / 'prefect.db'}"}}.items():
         kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}))
 
@@ -162,8 +186,8 @@ def overlay(here: Path, namespace: str, endpoint: str, shared: Path | None, cata
     """An overlay as anybody would write one: other names, sizes and volumes; and the fakes, by a ConfigMap."""
     settings = {
         "INFINIDUB_STORE": f"s3://infinidub/{namespace}", "INFINIDUB_STORE_ENDPOINT": endpoint,
-        "INFINIDUB_ENGINES": json.dumps({"generator": "pulse"}), "INFINIDUB_LEASE_S": "12",
-        "INFINIDUB_MULTI": "false", "PREFECT_API_URL": PREFECT, "TEST_FAKES": "1", "TEST_CHUNK_S": "2",
+        "INFINIDUB_ENGINES": json.dumps({"generator": "pulse"}), "INFINIDUB_LEASE_S": str(LEASE_S),
+        "INFINIDUB_MULTI": "false", "PREFECT_API_URL": PREFECT, "TEST_FAKES": "1", "TEST_CHUNK_S": "3",
         "PYTHONPATH": str(ROOT / "tests" / "site") if shared else "/tests/tests/site"}
     if shared:
         settings |= {f"INFINIDUB_{name.upper()}": str(shared / name) for name in ("out", "state", "weights")}
@@ -180,15 +204,18 @@ def overlay(here: Path, namespace: str, endpoint: str, shared: Path | None, cata
     common = {"namespace": namespace, "image": IMAGE, "command": f"{PYTHON} -m prefect flow-run execute",
               "folder": str(catalogs if shared else "/catalogs")}
     (here / "variables.yaml").write_text(yaml.safe_dump({
-        "cpu": {**common, "resources": small, "volumes": [*empty, *places, tests]},
+        "cpu": {**common, "service_account_token": True, "resources": small, "volumes": [*empty, *places, tests]},
         "gpu": {**common, "resources": {kind: {**one, GPU_RESOURCE: "1"} for kind, one in small.items()},
-                "env": {"INFINIDUB_DEVICE": "cpu"}, "volumes": [*empty, tests]}}))
+                "shard_command": f"{PYTHON} -m flows.cli shard work", "env": {"INFINIDUB_DEVICE": "cpu"},
+                "volumes": [*empty, tests]}}))
     for kind in ("cpu", "gpu"):
         _template(here, kind, mount)
     name, _, tag = IMAGE.rpartition(":")
+    program = shlex.split(PYTHON)
     (here / "kustomization.yaml").write_text(yaml.safe_dump({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": namespace,
-        "resources": [os.path.relpath(ROOT / "infra" / "kubernetes" / "base", here.resolve())],
+        "resources": [os.path.relpath(MANIFESTS / "base", here.resolve())],
+        "components": [os.path.relpath(MANIFESTS / "components" / "indexed-job", here.resolve())],
         "generatorOptions": {"disableNameSuffixHash": True},
         "configMapGenerator": [
             {"name": "settings", "behavior": "merge", "envs": ["settings.env"]},
@@ -200,21 +227,40 @@ def overlay(here: Path, namespace: str, endpoint: str, shared: Path | None, cata
         "patches": [
             {"target": {"kind": "PersistentVolumeClaim"},
              "patch": "$patch: delete\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: any}"},
-            _patch("Deployment", ("replace", "containers/0/command", [PYTHON, "-m", "prefect"])),
-            _patch("Job", ("replace", "containers/0/command", [PYTHON, "-m", "flows.cli"]),
+            _patch("Deployment", ("replace", "containers/0/command", [*program, "-m", "prefect"])),
+            _patch("Job", ("replace", "containers/0/command", [*program, "-m", "flows.cli"]),
                    ("add", "containers/0/volumeMounts/-", mount), ("add", "volumes/-", tests)),
             {"target": {"kind": "NetworkPolicy", "name": "database-and-store"}, "patch": json.dumps(
-                [{"op": "remove", "path": "/spec/egress/0/ports"}])}]}))  # whatever their ports are
+                [{"op": "remove", "path": "/spec/egress/0/ports"}])},  # whatever their ports are
+            *(_without_containers(here, namespace, shared) if shared else [])]}))
 
 
-def _patch(kind: str, *changes: tuple[str, str, Any]) -> dict[str, Any]:
-    return {"target": {"kind": kind}, "patch": json.dumps([
+def _patch(kind: str, *changes: tuple[str, str, Any], name: str = "") -> dict[str, Any]:
+    return {"target": {"kind": kind, "name": name}, "patch": json.dumps([
         {"op": what, "path": f"/spec/template/spec/{path}", "value": value} for what, path, value in changes])}
+
+
+def _without_containers(here: Path, namespace: str, shared: Path) -> Iterator[dict[str, Any]]:
+    """What pods need that are plain processes of one machine: files in place of mounts, and ports of their own."""
+    port = urlsplit(PREFECT).port or 4200
+    yield _patch("Job", ("replace", "containers/0/args", ["deploy", "--templates", str(here)]))
+    yield _patch("Deployment", ("replace", "containers/0/args/5", str(port)), name="prefect-server")
+    for name, container, taken, environment in (
+            ("prefect-server", "server", port, {"HOME": shared, "PREFECT_HOME": shared / "prefect",
+                                                "PREFECT_UI_STATIC_DIRECTORY": shared / "ui"}),
+            *((f"{kind}-worker", "worker", at, {"PREFECT_WORKER_WEBSERVER_PORT": at,
+                                                "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": namespace})
+              for kind, at in (("cpu", free_port()), ("gpu", free_port())))):
+        yield _patch("Deployment", ("replace", "containers/0/ports/0/containerPort", taken), name=name)
+        yield {"patch": json.dumps({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"template": {"spec": {
+                "containers": [{"name": container, "env": [{"name": one, "value": str(value), "valueFrom": None}
+                                                           for one, value in environment.items()]}]}}}})}
 
 
 def _template(here: Path, kind: str, mount: dict[str, Any]) -> None:
     """The pool's own template, with a place for the fakes."""
-    template = json.loads((ROOT / "infra" / "kubernetes" / "base" / f"job-template-{kind}.json").read_text())
+    template = json.loads((MANIFESTS / "base" / f"job-template-{kind}.json").read_text())
     container = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]
     container["volumeMounts"].append(mount)
     (here / f"job-template-{kind}.json").write_text(json.dumps(template))
@@ -232,12 +278,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return Ledger(f"sqlite:///{folder / 'out' / '.infinidub' / 'infinidub.db'}")
 
 
-def chunks(ledger: Ledger, run: str = "") -> int:
-    with ledger.session() as session:
-        made = sa.select(sa.func.sum(t.ShardAttempt.chunks))
-        return session.scalar(made.where(t.ShardAttempt.run_id == run) if run else made) or 0
-
-
 def test_a_catalog_is_dubbed_by_jobs_though_a_pod_is_evicted(cluster: Cluster, undisturbed: Ledger) -> None:
     run = cluster.start()
     victim = until("a shard at work", lambda: cluster.at_work(run))
@@ -248,21 +288,39 @@ def test_a_catalog_is_dubbed_by_jobs_though_a_pod_is_evicted(cluster: Cluster, u
     until("the end of the run", lambda: cluster.runs()[run] != "running")
     assert cluster.runs()[run] == "done"
     assert cluster.live() == 0
-    states = [one.state for one in cluster.attempts(run) if one.shard == victim.shard]
-    assert states[0] in {"returned", "lost"}
-    assert states[-1] == "done"
+    evicted, *others = [one for one in cluster.attempts(run) if one.shard == victim.shard]
+    assert evicted.state in {"returned", "lost"}
+    assert others[-1].state == "done"
+    assert sum(one.chunks for one in (evicted, *others)) <= others[-1].chunks_total + 1
     assert shots(cluster.ledger) == shots(undisturbed)  # bit for bit
-    assert chunks(cluster.ledger, run) <= chunks(undisturbed) + 1
+    until("a run by its schedule", lambda: any(
+        job["status"].get("succeeded") for job in cluster.jobs("prefect.io/deployment-name=reaper")))
 
 
-def test_a_cancelled_run_frees_its_gpus(cluster: Cluster) -> None:
+def test_a_cancelled_run_frees_its_gpus(cluster: Cluster, tmp_path: Path) -> None:
     run = cluster.start(seed=7)
     victim = until("a shard at work", lambda: cluster.at_work(run))
     assert cluster.pod(victim)
     address = cluster.ledger.engine.url.render_as_string(hide_password=False)
-    done = subprocess.run([sys.executable, "-m", "flows.cli", "cancel", run], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "INFINIDUB_DATABASE": address}, check=False)
+    done = subprocess.run([sys.executable, "-m", "flows.cli", "cancel", run, "--state", str(tmp_path)], cwd=ROOT,
+                          capture_output=True, text=True, env={**os.environ, "INFINIDUB_DATABASE": address},
+                          check=False)
     assert done.returncode == 0, done.stderr
     until("the pod's end", lambda: not cluster.pod(victim), GONE_WITHIN_S)
     assert cluster.runs()[run] == "cancelled"
     assert cluster.live() == 0
+
+
+def test_shards_are_made_by_indexed_jobs(cluster: Cluster) -> None:
+    cluster.kubectl("patch", "configmap", "settings", "-p", json.dumps({"data": {"INFINIDUB_DISPATCH": "job"}}))
+    run = cluster.start(seed=8)
+    until("the end of the run", lambda: cluster.runs()[run] != "running")
+    assert cluster.runs()[run] == "done"
+    assert {one.state for one in cluster.attempts(run)} == {"done"}
+
+    def ended() -> list[dict[str, Any]]:
+        found = cluster.jobs("infinidub/part=shards")
+        return found if all(job["status"].get("succeeded") == job["spec"]["completions"] for job in found) else []
+
+    names = {job["metadata"]["name"] for job in until("the end of the Jobs", ended)}
+    assert {one.flow_run for one in cluster.attempts(run)} <= names

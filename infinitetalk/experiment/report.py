@@ -11,7 +11,7 @@ from infinitetalk.evaluate.bootstrap import Interval
 from infinitetalk.evaluate.report import DISCLAIMER
 from infinitetalk.experiment.arms import BEST, Arm
 from infinitetalk.experiment.bench import How
-from infinitetalk.experiment.claims import LEAST_COVERED, UNTESTED, Found, Table, claims, judge
+from infinitetalk.experiment.claims import LEAST_COVERED, LEAST_SOURCES, UNTESTED, Found, Table, claims, judge
 from infinitetalk.experiment.conditioning import Standing, Training
 from infinitetalk.experiment.paper import FIGURES, TABLE_3, TITLE
 from infinitetalk.experiment.plots import save_curves, save_figures, save_strips
@@ -83,8 +83,9 @@ def _head(table: Table, standing: Standing, config: SmallConfig, training: Train
         f"seeds: {how.seeds} ({how.ablation_seeds} where one thing of {BEST} is changed), {how.frames(config)} frames "
         f"({seconds:.1f} s) each: {how.chunks} chunks where chunks share one frame, more where they share context. "
         f"Sampler: {how.sampler_steps} steps, guidance by audio {how.guidance:g}, colour correction {how.color:g}.",
-        "", "Intervals are 95 %, by bootstrap over sources: dubs of one source are averaged first. Where a claim is "
-        "judged, both sides are the same pairs with the same seeds.", "", DISCLAIMER, "")
+        "", "Intervals are 95 %, by bootstrap over sources: dubs of one source are averaged first; of fewer than "
+        f"{LEAST_SOURCES} sources the mean alone is told. Where a claim is judged, both sides are the same pairs with "
+        "the same seeds.", "", DISCLAIMER, "")
 
 
 def _claims(found: Sequence[Found]) -> Iterator[str]:
@@ -158,6 +159,8 @@ def _pictures(strips: Sequence[tuple[Arm, Path]]) -> Iterator[str]:
 def _shown(one: Interval | None, *, clear: bool = False) -> str:
     if one is None:
         return "–"
+    if one.clips < LEAST_SOURCES:
+        return f"{one.mean:.3g} ({one.clips} {'source' if one.clips == 1 else 'sources'})"
     text = f"{one.mean:.3g} ({one.low:.3g} … {one.high:.3g})"
     return f"**{text}**" if clear and one.clear else text
 

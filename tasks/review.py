@@ -8,7 +8,7 @@ approve the last lines only one is told that the language may go on.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -385,9 +385,9 @@ def approve(ledger: Ledger, episode: str, language: str, lines: Collection[LineI
     Raises:
         InputError: There is no such line, or the language was not translated yet.
     """
-    time_out(ledger, only=(episode, language))
     with ledger.session() as session:
-        return _approve(session, episode, language, lines, who)
+        done = _approve(session, episode, language, lines, who)
+    return _with_time(ledger, episode, language, done)
 
 
 def _approve(session: Session, episode: str, language: str, lines: Collection[LineId] | None, who: str) -> Approved:
@@ -422,7 +422,6 @@ def lock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId],
     Raises:
         InputError: There is no such line.
     """
-    time_out(ledger, only=(episode, language))
     with ledger.session() as session:
         review = _load(session, episode, language, change=True)
         _known(review, lines)
@@ -431,7 +430,13 @@ def lock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId],
             session.add(t.Lock(episode=episode, language=language, line=line.id, text=line.text, source=line.source,
                                start=line.start, end=line.end, who=who, updated=_now()))
             _note(session, episode, language, "lock", who, line.id, text=line.text)
-        return _opened(session, review, fresh)
+        done = _opened(session, review, fresh)
+    return _with_time(ledger, episode, language, done)
+
+
+def _with_time(ledger: Ledger, episode: str, language: str, done: Approved) -> Approved:
+    """What came of it, where the rest is approved by a time that is over: after the person's own word, not before."""
+    return replace(done, opened=bool(time_out(ledger, only=(episode, language))) or done.opened)
 
 
 def unlock(ledger: Ledger, episode: str, language: str, lines: Collection[LineId], who: str) -> Approved:

@@ -167,6 +167,15 @@ def test_who_approves_the_last_flagged_line_after_the_time_opens_the_language(sm
     assert review.approve(small, *KEY, ["L0001"], "ana") == review.Approved(1, opened=True)
 
 
+@pytest.mark.parametrize(("act", "lines", "count"), [(review.approve, ["L0001"], 1), (review.lock, ["L0001"], 1),
+                                                     (review.approve, None, 3)])
+def test_a_persons_word_after_the_time_is_noted_as_his_and_opens_the_language(small, act, lines, count):
+    ask(small, hours=1e-9)
+    assert act(small, *KEY, lines, "ana") == review.Approved(count, opened=True)
+    assert len(review.approved(small, "s/e1", transcript(), translation())) == count
+    assert review.time_out(small) == [], "nobody starts it twice"
+
+
 def test_two_who_edit_the_same_line_are_told(small):
     sources = {"L0001": "One."}
     review.change(small, *KEY, {"L0001": "A."}, sources, "ana", was="Uno.")

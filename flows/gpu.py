@@ -189,13 +189,14 @@ class _Process:
     def _hand_back(self, lease: Lease, error: BaseException) -> None:
         ledger, beat, name = self.run.space.ledger, self.beat(), type(error).__name__
         if isinstance(error, FINAL):
-            shards.finish(ledger, lease, beat, {"": (name, str(error), False)})
+            failed = shards.finish(ledger, lease, beat, {"": (name, str(error), False)})
         else:
             kind = LOST if isinstance(error, LostCheckpointError) else \
                 name if isinstance(error, Exception) else EVICTED
-            shards.give_back(ledger, lease, beat, error_class=kind, error=str(error),
-                             delay_s=shards.delay_s(kind, lease.attempt))
-        tell_failed(self.run.space, [lease.shard])
+            failed = shards.give_back(ledger, lease, beat, error_class=kind, error=str(error),
+                                      delay_s=shards.delay_s(kind, lease.attempt)) == "failed"
+        if failed:
+            tell_failed(self.run.space, [lease.shard])
 
     _shard: Shard = field(init=False)
 

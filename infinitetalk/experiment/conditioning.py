@@ -265,11 +265,6 @@ def _make(item: Item) -> None:
     _bench[0].make(item)
 
 
-def _count(told: Told, done: int, of: int) -> None:
-    if done % 20 == 0 or done == of:
-        told(f"{done} of {of} dubs")
-
-
 def begun(work: Path) -> bool:
     """Whether a folder holds an experiment."""
     return (work / ABOUT).is_file()

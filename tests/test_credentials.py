@@ -28,7 +28,7 @@ from models.credentials import DEVELOPMENT, IPTC
 from models.engines import EngineCache, describe
 from models.engines import c2pa_identity as identities
 from models.engines.c2pa_reader import read_credentials
-from models.engines.c2pa_signer import C2paOptions
+from models.engines.c2pa_signer import C2paOptions, C2paSigner
 from models.errors import InfinidubError, InfrastructureError, InputError
 from models.ports import EngineHome
 from models.records import Assembled, EngineRef, Loudness, Mix, Source
@@ -308,6 +308,16 @@ def test_a_certificate_that_c2pa_does_not_take_is_refused_before_anything_runs(t
         check(tmp_path / "own.pem", tmp_path / "key.pem")
     with pytest.raises(InputError, match="is not the key of"):
         check(good / identities.CHAIN, tmp_path / "key.pem")
+
+
+def test_signing_is_tried_once_for_all_episodes(work: Work, identity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = use(work, identity)
+    signed: list[bool] = []
+    monkeypatch.setattr(C2paSigner, "_sign", lambda *_given: signed.append(True))
+    signer: Any = work.engines.get("signer", ref)
+    signer.check()
+    signer.check()
+    assert signed == [True]
 
 
 def test_a_time_stamp_authority_that_is_away_can_be_asked_again(work: Work, identity: Path) -> None:

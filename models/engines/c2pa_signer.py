@@ -61,6 +61,7 @@ class C2paSigner(Adapter):
     def __init__(self, ref: EngineRef, home: EngineHome) -> None:
         self._options = read_options(C2paOptions, ref.name, ref.options, home.connection)
         self._secret = home.secret
+        self._works = False
 
     @classmethod
     def missing(cls, options: Mapping[str, Any]) -> str:
@@ -82,7 +83,9 @@ class C2paSigner(Adapter):
                               where=self._options.certificates)
 
     def check(self) -> None:
-        """Sign a moment of silence, in memory."""
+        """Sign a moment of silence, in memory; once, since each episode asks, and each time a time stamp is fetched."""
+        if self._works:
+            return
         action = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
         manifest = {"assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]}
         silence = BytesIO()
@@ -93,6 +96,7 @@ class C2paSigner(Adapter):
             self._sign(read_identity(Path(self._options.certificates)), manifest, (), "audio/wav", silence, BytesIO())
         except EngineError as error:
             raise InputError(error.what, where=error.where, hint=error.hint) from error
+        self._works = True
 
     def _sign(self, identity: Identity, manifest: Mapping[str, Any], ingredients: Sequence[SignedIngredient], kind: str,
               given: BinaryIO, signed: BinaryIO) -> None:

@@ -91,6 +91,8 @@ TIME = re.compile(r"(?<![\d:])(\d{1,2})(?::| ?h ?)([0-5]\d)(?![\d:])")
 NOON = re.compile(r"noon|midnight|medi(?:od[ií]a|anoche)|mi(?:di|nuit)\b|mitt(?:ag|ernacht)|mezzogiorno|mezzanotte|"
                   r"mei[ao][- ](?:dia|noite)|正午|真夜中|ظهر|منتصف", re.IGNORECASE)
 HALF = re.compile(r"half|medi[oa]|demi|halb|mezz[oa]|mei[oa]|mig|пол|半|نصف", re.IGNORECASE)
+HALVES = frozenset(map(Decimal, ("0.5", "1", "1.5")))
+"""Said by a word for a half and by no number: media, hora y media, anderthalb."""
 ROMAN = re.compile(r"\b[IVXLC]{1,7}(?=(?:er?|ème)?\b)")
 CLOCK = re.compile(r"\b[ap]\.? ?m\b|o.clock\b|\d ?h\b|\d:\d\d|\buhr\b", re.IGNORECASE)
 AND = frozenset({"and", "y", "e", "et", "i", "und", "en", "og", "och", "a"})
@@ -125,7 +127,7 @@ def missing_numbers(source: str, target: str, languages: tuple[str, str]) -> lis
         wanted = {value + more for value in values for more in ((0, 12, -12) if clock and value <= 24 else (0,))}
         if half:
             wanted |= {value - Decimal("0.5") for value in values if value % 1 == Decimal("0.5")}
-        if (half and min(wanted) == 1) or (noon and clock and wanted & {0, 12}):
+        if (half and HALVES.intersection(values)) or (noon and clock and wanted & {0, 12}):
             continue
         if not any(_said(value, figures, spoken, languages[1]) for value in wanted if value >= 0):
             missing.append(shown)
@@ -165,8 +167,10 @@ def _said_numbers(text: str, language: str) -> Iterator[tuple[str, int]]:
 
 
 def _western(text: str) -> str:
-    """Arabic, Indian and wide figures as 0 … 9, with their separators."""
-    text = unicodedata.normalize("NFKC", text.replace("½", ".5")).translate({0x066A: "%", 0x066B: ",", 0x066C: "."})
+    """Arabic, Indian and wide figures as 0 … 9, with their separators; those of m², ① and ¾ are left out."""
+    text = re.sub(r"(\d) ?½", r"\1.5", text).replace("½", "0.5")
+    text = "".join(" " if unicodedata.category(c) == "No" else c for c in text)
+    text = unicodedata.normalize("NFKC", text).translate({0x066A: "%", 0x066B: ",", 0x066C: "."})
     return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 

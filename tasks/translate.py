@@ -209,14 +209,14 @@ def _check_pair(pairs: frozenset[tuple[str, str]] | None, request: LineRequest) 
                          hint=f"{does}. Or choose another translator, or give a script")
 
 
-@step("translate.line", version=3, result=LineText, unit="text", batch=_translate_lines,
+@step("translate.line", version=4, result=LineText, unit="text", batch=_translate_lines,
       lasting=lambda result: result.good)
 def translate_line(work: Work, request: LineRequest) -> LineText:
     """Translate one line."""
     return _translate_lines(work, [request])[0]
 
 
-@step("translate.shorter", version=2, result=LineText, unit="text", batch=_shorten_lines,
+@step("translate.shorter", version=3, result=LineText, unit="text", batch=_shorten_lines,
       lasting=lambda result: result.good)
 def shorten_line(work: Work, request: ShorterRequest) -> LineText:
     """Translate one line in fewer words."""
@@ -226,7 +226,7 @@ def shorten_line(work: Work, request: ShorterRequest) -> LineText:
 # -- the step ---------------------------------------------------------------------------------------------------------
 
 
-@step("translate", version=4, result=Translation)
+@step("translate", version=5, result=Translation)
 def translate(work: Work, request: TranslateRequest) -> Translation:
     """Text of every line in the target language, with warnings where something of the source is not in it.
 

@@ -65,6 +65,8 @@ def identifier() -> Py3Langid:
     ("Chapter Four", "الفصل الرابع", "en ar"), ("5 km", "٥ كيلومترات", "en ar"),
     ("90% sure", "متأكد بنسبة ٩٠٪", "en ar"),
     ("2.5 hours", "deux heures et demie", "en fr"), ("1½ hours", "anderthalb Stunden", "en de"),
+    ("½ a cup", "media taza", "en es"), ("1 ½ hours", "una hora y media", "en es"), ("¾ done", "casi listo", "en es"),
+    ("50 m²", "50 metros cuadrados", "en es"), ("½ a cup", "0,5 Tassen", "en de"),
     ("Call 911!", "¡Llama al nueve uno uno!", "en es"), ("It's 12 o'clock.", "Es mediodía.", "en es"),
     ("1 million people", "百万人", "en ja"), ("5 or 6 people", "五、六人", "en ja"),
     ("at 9 p.m.", "午後九時に", "en ja"),

@@ -85,6 +85,16 @@ def test_too_little_speech_is_said_to_be_too_little(work: Work, reader: Any) -> 
     assert "too few" in found.why
 
 
+def test_a_mouth_that_stands_still_does_not_follow(reader: Any) -> None:
+    rng = np.random.default_rng(0)
+    still = np.repeat(rng.integers(0, 256, (1, 96, 96, 3)).astype(np.uint8), 60, 0)
+    faces, spoken = np.tile(np.array([24, 24, 72, 72], np.float32), (60, 1)), np.ones(60, np.bool_)
+    voice = read_audio(EXAMPLES / "harbor-lights-s01e02.dialogue.flac", rate=16_000)[16_000:16_000 + 60 * 640]
+    assert reader.score(still, faces, voice, spoken).score < reader.LEAST
+    with pytest.raises(EngineError, match="never moves"):
+        reader.score(still, faces, np.zeros_like(voice), spoken)
+
+
 def test_other_weights_are_refused() -> None:
     with pytest.raises(InputError, match="not those"):
         adapter("lip-scorer", "lip-reader")(REF.model_copy(update={"options": {"sha256": "1" * 64}}), HOME)

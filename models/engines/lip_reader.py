@@ -26,6 +26,8 @@ NEAR = 2
 """Frames beside which a fit counts as one in place."""
 LAGS = 12
 """Frames to either side in which the best fit is looked for: a syllable or two."""
+SILENCE = 1e-3
+"""Of full scale: where no sample is louder, nobody speaks."""
 
 
 def _folder() -> Path:
@@ -55,6 +57,7 @@ class LipReaderOptions(Record):
 class LipReader(Adapter):
     """Correlation of visemes seen with visemes heard (see `infinitetalk.evaluate.mouth`)."""
 
+    VERSION = 2
     OPTIONS: ClassVar[type[Record]] = LipReaderOptions
     MEASURE: ClassVar[str] = "r"
     LEAST: ClassVar[float] = 0.1
@@ -84,10 +87,13 @@ class LipReader(Adapter):
         """See `models.ports.LipScorer`."""
         from infinitetalk.errors import BadInputError
         from infinitetalk.evaluate.faces import mouths
-        from infinitetalk.evaluate.mouth import sync
+        from infinitetalk.evaluate.mouth import LEAST, STILL, sync
 
         try:
-            found = sync(self._reader.read(frames, mouths(faces)), self._speech.visemes(voice), spoken, LAGS)
+            lips, heard = self._reader.read(frames, mouths(faces)), self._speech.visemes(voice)
+            if spoken.sum() >= LEAST + LAGS and lips[spoken].std(0).max() <= STILL and np.abs(voice).max() > SILENCE:
+                return LipSync(score=0.0, late=0.0, words="which do not move")  # that is no want of speech to tell by
+            found = sync(lips, heard, spoken, LAGS)
         except BadInputError as error:
             raise EngineError(error.what, where="lip-scorer lip-reader") from error
         near = abs(found.lag) <= NEAR

@@ -111,10 +111,10 @@ def video_job(video: Path, to: Sequence[str], out: Path, *, source: str | None =
     if spoken in languages:
         raise InputError(f"{spoken} is the language of the source", where="--to")
     # An excerpt is an episode of its own: its files must not take the place of the whole one's.
-    stem = ".".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part)[:64].strip("-._")
-                    for part in (video.stem, excerpt) if part)
-    return EpisodeJob(id=stem or "video", title=video.stem, video=video.resolve(), out=out, languages=languages,
-                      source_language=spoken, range=parse_range(excerpt) if excerpt else None)
+    name, part = (re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._") for text in (video.stem, excerpt or ""))
+    return EpisodeJob(id=".".join(filter(None, (name or "video", part))), title=video.stem, video=video.resolve(),
+                      out=out, languages=languages, source_language=spoken,
+                      range=parse_range(excerpt) if excerpt else None)
 
 
 def parse_tag(tag: str, where: str) -> str:

@@ -24,7 +24,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.catalog import localize_catalog, localize_episode, passed_on, rerun_language
 from flows.deploy import deploy_all
 from flows.deployments import Deployments
-from flows.jobs import job_from_json
+from flows.jobs import job_from_json, job_to_json, video_job
 from flows.settings import load_settings
 from flows.shard import shard
 from flows.upkeep import reap
@@ -268,6 +268,12 @@ def test_a_job_in_parameters_is_no_way_out_of_the_folder(tmp_path: Path) -> None
     for wrong in ({"id": "../e1"}, {"languages": ["../es"]}, {"video": 7}, {"out": "/etc", "id": "e1\n"}):
         with pytest.raises(InputError):
             job_from_json(job | wrong, tmp_path)
+
+
+def test_a_file_whose_name_has_no_letter_of_ours_gets_an_id_that_is_one(tmp_path: Path) -> None:
+    (tmp_path / "灯台.mp4").touch()
+    job = video_job(tmp_path / "灯台.mp4", ["es"], tmp_path, excerpt="0:00-0:12")
+    assert job_from_json(job_to_json(job), tmp_path).id == "video.0-00-0-12"
 
 
 def test_a_language_that_an_episode_has_not_is_refused(server: None, dubbed: tuple[Path, dict[str, Any], FlowRun],

@@ -74,4 +74,6 @@ def _options(command: str, flags: Mapping[str, Any], config: str) -> Iterator[st
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):  # a deployment's settings are JSON
+        return ",".join(map(_value, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -86,3 +86,4 @@ def test_what_was_set_is_told_to_verbs_that_need_it(monkeypatch: pytest.MonkeyPa
     for words, whole in hints.items():
         assert completed(words, given) == whole
         assert completed(completed(words, given), given) == completed(words, given)
+    assert completed("Get it: infinidub models pull a", {"formats": ["mp4", "hls"]}).endswith(" --set formats=mp4,hls")

@@ -28,7 +28,7 @@ from flows.options import (
 from flows.redo import Anew
 from flows.settings import Settings, load_settings, use_prefect_quietly
 from flows.show import Terminal, deliverables_table, error_line, files_list, next_commands, warning_line
-from models.errors import InputError
+from models.errors import InfrastructureError, InputError
 
 if TYPE_CHECKING:  # imported inside the verbs: they pull in database and media libraries
     from flows.jobs import Selected
@@ -207,17 +207,23 @@ def carry_out(order: Order, change: Any = None, *, as_json: bool, debug: bool) -
 
 def _under_prefect(run: Session, order: Order) -> None:
     use_prefect_quietly(order.settings, running_server(order.settings))
+    import httpx
+
     from flows.catalog import localize_catalog, localize_episode, sharing
     from flows.jobs import job_to_json
 
-    with sharing(run):
-        if order.catalog:
-            localize_catalog(order.catalog, [one.job.id for one in order.selected], order.languages,
-                             order.accept_new_source, order.config, order.flags, return_state=True)
-        else:
-            for one in order.selected:
-                localize_episode(one.job.id, list(one.languages), job=job_to_json(one.job), config=order.config,
-                                 settings=order.flags, return_state=True)
+    try:
+        with sharing(run):
+            if order.catalog:
+                localize_catalog(order.catalog, [one.job.id for one in order.selected], order.languages,
+                                 order.accept_new_source, order.config, order.flags, return_state=True)
+            else:
+                for one in order.selected:
+                    localize_episode(one.job.id, list(one.languages), job=job_to_json(one.job), config=order.config,
+                                     settings=order.flags, return_state=True)
+    except (RuntimeError, httpx.HTTPError) as error:  # what flows raise is in their states: this is Prefect's
+        raise InfrastructureError(f"Prefect's server failed: {error}",
+                                  hint="Run the same command again: it goes on where it stopped") from error
     if run.broken:
         raise run.broken
 

@@ -22,6 +22,7 @@ from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.catalog import localize_catalog, localize_episode, passed_on, rerun_language
+from flows.cli import run_command
 from flows.deploy import deploy_all
 from flows.deployments import Deployments
 from flows.jobs import job_from_json, job_to_json, video_job
@@ -288,6 +289,13 @@ def test_a_completed_language_whose_state_came_back_without_its_result_is_done()
     passed_on(Completed())
     with pytest.raises(InputError, match="no such voice"):
         passed_on(Failed(data=InputError("no such voice")))
+
+
+def test_a_server_that_is_away_is_no_fault_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = fakes.series(tmp_path / "series")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert run_command(["run", str(catalog), "--out", str(tmp_path / "out"), "--generator", "pulse"]) == 5
+    assert "Prefect's server failed: Failed to reach API at http://127.0.0.1:9/api" in capsys.readouterr().err
 
 
 def test_a_shard_flow_that_was_overtaken_completes(server: None, tmp_path: Path) -> None:

@@ -345,7 +345,8 @@ def pool_stack(fakes: bool = True) -> Iterator[Stack]:
         server.start(wait=False)
         proxy.start()
         server.wait_up()
-        workers = [program(name, "prefect", "worker", "start", "--pool", name, "--name", name, "--limit", str(AT_ONCE),
+        workers = [program(name, "prefect", "worker", "start", "--pool", name, "--type", "process", "--name", name,
+                           "--limit", str(AT_ONCE),  # without its type it ends where the server is away
                            up=lambda name=name: _online(stack, name)) for name in (CPU, GPU)]
         for worker in workers:
             stack.prefect("work_pools/", name=worker.name, type="process")

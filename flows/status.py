@@ -155,7 +155,7 @@ def _forecast(space: Workspace, job: EpisodeJob, row: Row, length: float | None,
         known = {"shots": len(plan.shots), "shots_to_run": len(missing),
                  "generated_s": round(float(generated / plan.rate), 2),
                  "passthrough_s": round(float((plan.frames - generated) / plan.rate), 2),
-                 **_gpu(space, missing, estimators)}
+                 **_gpu(space, row, missing, estimators)}
     return {"episode": row.episode, "language": row.language, "duration_s": length and round(length, 2),
             "steps_to_run": steps, **known}
 
@@ -164,8 +164,8 @@ def _missing(work: Work, plan: Plan) -> dict[str, ShotRequest]:
     return missing_shots(work, [shot.request for shot in plan.shots if shot.request])
 
 
-def _gpu(space: Workspace, missing: dict[str, ShotRequest], estimators: Estimators) -> dict[str, Any]:
-    """GPU seconds of missing shots, what they stand on, and dollars where a price is set.
+def _gpu(space: Workspace, row: Row, missing: dict[str, ShotRequest], estimators: Estimators) -> dict[str, Any]:
+    """GPU seconds of a row's missing shots, what they stand on, and dollars where a price is set.
 
     On a pool each shard is counted with a start-up, though a process that goes on with the next shard saves one.
     """
@@ -175,7 +175,8 @@ def _gpu(space: Workspace, missing: dict[str, ShotRequest], estimators: Estimato
         estimator = estimators.of(first.generator.name)
         took, basis = sum(map(estimator.seconds, missing.values())), estimator.basis(first)
         if settings.dispatch != "here":
-            took += estimator.startup_s * len(estimator.shards(missing, episode="", language=""))
+            shards = estimator.shards(missing, episode=row.episode, language=row.language)
+            took += estimator.startup_s * len(shards)
     price = settings.prices.get("here" if settings.dispatch == "here" else settings.gpu_pool)
     return {"gpu_s": round(took, 1), "gpu_basis": basis,
             "gpu_cost": None if price is None else round(took * price / 3600, 2)}

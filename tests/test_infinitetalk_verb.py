@@ -79,7 +79,7 @@ def test_a_picture_speaks(call: Call, given: Path, tmp_path: Path) -> None:
     assert told.pop("seconds") > 0
     assert told == {"video": str(tmp_path / "o.mp4"), "frames": 12, "fps": 25.0, "width": 48, "height": 32,
                     "duration_s": 0.48, "speakers": 1, "chunks": 1, "chunks_reused": 0, "seed": 0, "source_fps": None,
-                    "warnings": [FAST]}
+                    "consents": [], "warnings": [FAST]}
     _, heard = check(tmp_path / "o.mp4", 12, 25)
     assert np.abs(heard[:, 2_000:20_000] - TONE[2_000:20_000]).max() < 0.05  # the given sound, not the network's
 

@@ -191,10 +191,10 @@ def test_a_voice_that_does_not_fit_after_all_gives_way_to_other_words(work):
 def test_three_wordings_are_voiced_at_most_and_that_is_said_which_fits_best(work):
     """Each time the voice is slower than the one before made hope."""
     lines = (line(1, 1.0, 2.0), line(2, 2.0, 4.0, "B"))
-    engine = Engine(takes={"a" * 11: 2.2, "ff": 1.2, "g": 1.5})
-    first, _ = say(work, choices(1, "a" * 11, "b" * 10, "ff", "g"), choices(2, "w" * 20), lines=lines,
+    engine = Engine(takes={"a" * 9: 1.8, "ff": 1.2, "g": 1.5})
+    first, _ = say(work, choices(1, "a" * 9, "b" * 8, "ff", "g"), choices(2, "w" * 20), lines=lines,
                    engine=engine).lines
-    assert [text for text, voice in engine.said if voice == "ana"] == ["a" * 11, "ff", "g"]
+    assert [text for text, voice in engine.said if voice == "ana"] == ["a" * 9, "ff", "g"]
     assert first.text == "ff"
 
 

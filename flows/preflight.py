@@ -15,6 +15,9 @@ from flows.wiring import Workspace
 from models.engines import adapter, missing
 from models.errors import InputError, SetupError
 
+JUDGES = ("face-embedder", "lip-scorer")
+"""Who looks at the pictures at last, where somebody is chosen."""
+
 
 def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
     """Check what can be checked without running a model.
@@ -29,6 +32,9 @@ def preflight(space: Workspace, todo: Sequence[Selected]) -> None:
         for language in one.languages:
             _check_language(space, one.job, language)
     if todo:
+        for port in JUDGES:
+            if port in space.settings.engines:
+                _engine(space, port)  # their files are the user's own: what is wrong with them is said by reading them
         signer: Any = space.engines.get("signer", space.signer(make=True))
         signer.check()
 
@@ -78,6 +84,7 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("synthesizer")
     if job.me is None and "separator" in space.settings.engines:
         ports.append("separator")
+    ports += [port for port in JUDGES if port in space.settings.engines]
     here = [(port, space.settings.engine(port)) for port in ports]
     if space.settings.dispatch != "here":  # the generator's own machines look before they take a shard
         return here

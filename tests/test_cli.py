@@ -217,6 +217,15 @@ def test_finished_dialogue_needs_no_translator(tmp_path: Path) -> None:
     preflight(open_workspace(settings), selected)  # no fake translates into Portuguese
 
 
+def test_weights_of_those_who_judge_are_read_before_anything_is_made(tmp_path: Path) -> None:
+    settings = load_settings(flags={
+        "out": str(tmp_path / "out"), "engines.lip-scorer": "syncnet",
+        "options.syncnet.path": str(tmp_path / "no.model"), "options.syncnet.sha256": "0" * 64})
+    selected = select_from(fakes.series(tmp_path / "series"), settings, [], [])
+    with pytest.raises(InputError, match=r"no\.model cannot be read"):
+        preflight(open_workspace(settings), selected)
+
+
 # -- failing ----------------------------------------------------------------------------------------------------------
 
 

@@ -247,7 +247,7 @@ class Pipeline:
                 translation=planned.translation, plan=planned.plan, clips=clips, language=language,
                 recognizer=self.space.engine("recognizer") if settings.check_speech else None,
                 embedder=self.space.engine("face-embedder") if "face-embedder" in settings.engines else None,
-                scorer=self.space.lip_scorer(next((one.generator for one in planned.requests), None)),
+                scorer=self.space.lip_scorer(next((one.generator.name for one in planned.requests), "")),
                 loudness=PRESETS[settings.loudness]))
             if not self._planning:
                 self._note_language(work, language, planned)

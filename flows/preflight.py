@@ -84,11 +84,14 @@ def _engines(space: Workspace, job: EpisodeJob, languages: Sequence[str]) -> lis
         ports.append("synthesizer")
     if job.me is None and "separator" in space.settings.engines:
         ports.append("separator")
-    ports += [port for port in JUDGES if port in space.settings.engines]
-    here = [(port, space.settings.engine(port)) for port in ports]
+    if "face-embedder" in space.settings.engines:
+        ports.append("face-embedder")
+    here, generator = [(port, space.settings.engine(port)) for port in ports], choice(space.settings, job).name
+    if scorer := space.lip_scorer(generator):
+        here.append(("lip-scorer", scorer.name))
     if space.settings.dispatch != "here":  # the generator's own machines look before they take a shard
         return here
-    return [*here, ("generator", choice(space.settings, job).name)]
+    return [*here, ("generator", generator)]
 
 
 def _check_language(space: Workspace, job: EpisodeJob, language: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.choice import choose
 from flows.settings import Settings
-from models.engines import ENGINES, EngineCache, adapter, describe, missing
+from models.engines import ENGINES, EngineCache, adapter, describe
 from models.engines.c2pa_identity import CHAIN, KEY, make_development_identity, read_identity
 from models.engines.c2pa_signer import CERTIFICATE
 from models.engines.clip_files import clip_weights
@@ -68,17 +68,18 @@ class Workspace:
         return self.engine("generator", name, clips=clips).model_copy(
             update={"weights": clip_weights(Path(str(folder)), clips)})
 
-    def lip_scorer(self, generator: EngineRef | None = None) -> EngineRef | None:
+    def lip_scorer(self, generator: str = "") -> EngineRef | None:
         """What judges lips: what is chosen; else the program's own reader, where its own weights made the people.
 
+        What is installed here does not matter: a pool's machine has to find under the same recipe what this one asks.
+
         Args:
-            generator: What made the picture; None: it is not known.
+            generator: Name of what made the picture; '': it is not known.
         """
         if "lip-scorer" in self.settings.engines:
             return self.engine("lip-scorer")
-        rendered = generator and generator.name in RENDERED and not self.settings.options.get(
-            generator.name, {}).get("path")
-        return self.engine("lip-scorer", READER) if rendered and not missing("lip-scorer", READER, {}) else None
+        rendered = generator in RENDERED and not self.settings.options.get(generator, {}).get("path")
+        return self.engine("lip-scorer", READER) if rendered else None
 
     def watermarker(self) -> EngineRef | None:
         """What marks the dubbed sound; None for nothing."""

@@ -92,8 +92,8 @@ def check_sync(work: Work, path: Path, source: Source, made: Sequence[Made], ste
               if face and (said or not stem)]
     if scorer is None or not spoken:
         return not_made("sync", "nobody speaks in a shot that was generated" if not spoken else
-                        'nobody here reads the lips of real people: set engines.lip-scorer = "syncnet", and name'
-                        " SyncNet's weights by options.syncnet.path")
+                        'nobody here reads lips: of real people set engines.lip-scorer = "syncnet", and name SyncNet\'s'
+                        ' weights by options.syncnet.path; of rendered ones, engines.lip-scorer = "lip-reader"')
     engine: LipScorer = work.engines.get("lip-scorer", scorer)
     chosen = [spoken[i] for i in _spread(len(spoken), MOST_SHOTS)]
     found, why = list[tuple[bool, LipSync, int, str]](), ""

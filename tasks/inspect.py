@@ -67,7 +67,7 @@ class InspectRequest(Request):
     """None: nobody looks whether lips follow the voice."""
 
 
-@step("inspect", version=3, result=Inspection)
+@step("inspect", version=4, result=Inspection)
 def inspect(work: Work, request: InspectRequest) -> Inspection:
     """Measure a finished language."""
     video = work.store.path(request.assembled.video)

@@ -21,7 +21,7 @@ from flows.settings import load_settings
 from flows.wiring import open_workspace
 from models import tables as t
 from models.engines import ENGINES
-from models.errors import EngineError, InputError
+from models.errors import EngineError, InputError, SetupError
 from tasks.ledger import Ledger
 from tests import fakes
 
@@ -223,6 +223,14 @@ def test_weights_of_those_who_judge_are_read_before_anything_is_made(tmp_path: P
         "options.syncnet.path": str(tmp_path / "no.model"), "options.syncnet.sha256": "0" * 64})
     selected = select_from(fakes.series(tmp_path / "series"), settings, [], [])
     with pytest.raises(InputError, match=r"no\.model cannot be read"):
+        preflight(open_workspace(settings), selected)
+
+
+def test_lips_of_rendered_people_are_read_wherever_they_are_made(tmp_path: Path, monkeypatch: Any) -> None:
+    settings = load_settings(flags={"out": str(tmp_path / "out"), "engines.generator": "lite", "dispatch": "prefect"})
+    selected = select_from(fakes.series(tmp_path / "series"), settings, [], [])
+    monkeypatch.setattr("models.engines.lip_reader.find_spec", lambda _name: None)
+    with pytest.raises(SetupError, match="lip-reader: the libraries torch, safetensors are missing"):
         preflight(open_workspace(settings), selected)
 
 

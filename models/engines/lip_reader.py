@@ -80,7 +80,7 @@ class LipReader(Adapter):
         """Libraries, or the weights."""
         absent = [name for name in ("torch", "safetensors") if find_spec(name) is None]
         if absent:
-            return f"the libraries {', '.join(absent)} are missing. Install them: pip install 'infinidub[infinitetalk]'"
+            return f"the libraries {', '.join(absent)} are missing. Install them: pip install 'infinidub[embedded]'"
         return "" if _hash() else f"there are no whole weights in {_folder()}"
 
     def score(self, frames: Frames, faces: NDArray[np.float32], voice: Samples, spoken: NDArray[np.bool_]) -> LipSync:

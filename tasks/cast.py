@@ -41,6 +41,8 @@ MARGIN = 0.03
 TRIES = 20
 """How often a change is begun anew because another writer was first."""
 NUMBER = re.compile(r"M([1-9][0-9]{0,6})")
+MOST_TOLD = 20
+"""Members named in one message."""
 
 
 class MemberVoice(Record):
@@ -351,14 +353,17 @@ def refuse_defaults(cast: Sequence[CastVoice], series: str, language: str) -> No
     """Refuse voices that nobody chose.
 
     Raises:
-        InputError: There are such; the message names who has them, and the command that keeps the first.
+        InputError: There are such; the message names who has them, and the commands that keep them.
     """
     open_ = [one for one in cast if one.chosen == "default"]
     if open_:
-        names = ", ".join(f"{one.name} ({one.member})" if one.name else one.member for one in open_[:20])
-        raise InputError(f"nobody chose a voice for {names}", where="cast",
-                         hint=f"Choose one each, or keep what is proposed: infinidub cast set {series} "
-                              f"{open_[0].member} --voice {shlex.quote(f'{language}={open_[0].voice}')}")
+        first = open_[:MOST_TOLD]
+        names = ", ".join(f"{one.name} ({one.member})" if one.name else one.member for one in first)
+        more = f" and {len(open_) - len(first)} more" if len(open_) > len(first) else ""
+        kept = ", ".join(f"`infinidub cast set {series} {one.member} --voice "
+                         f"{shlex.quote(f'{language}={one.voice}')}`" for one in first)
+        raise InputError(f"nobody chose a voice for {names}{more}", where="cast",
+                         hint=f"Choose one each, or keep what is proposed: {kept}")
 
 
 def people_of(known: Mapping[str, Member], given: Mapping[str, str]) -> dict[str, str]:

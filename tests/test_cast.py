@@ -227,13 +227,18 @@ def test_models_of_one_engine_have_voices_of_their_own():
     assert cast.synthesizer_key(EngineRef(name="kokoro")) == "kokoro"
 
 
-def test_in_production_voices_by_default_are_refused_with_the_command_that_keeps_them(ledger):
+def test_in_production_voices_by_default_are_refused_with_the_commands_that_keep_them(ledger):
     a, b = speaker("A", 1), speaker("B", 2, called="Ben")
     enrolled(ledger, "e1", a, b)
     found = cast.voices_of(ledger, "s/e1", [a, b], "es", "kokoro", {"A": "f1"}, lambda: VOICES) or ()
     with pytest.raises(InputError, match=r"nobody chose a voice for Ben \(M2\).*cast set s M2 --voice es=m1"):
         cast.refuse_defaults(found, "s", "es")
     cast.refuse_defaults(found[:1], "s", "es")
+    many = [CastVoice(speaker=f"S{n}", member=f"M{n}", name="", voice="m1", chosen="default") for n in range(1, 24)]
+    with pytest.raises(InputError, match=r"for M1, M2, .*, M20 and 3 more") as refused:
+        cast.refuse_defaults(many, "s", "es")
+    assert refused.value.hint.count("`infinidub cast set s M") == 20, "one for each of those that are named"
+    assert refused.value.hint.endswith("`infinidub cast set s M20 --voice es=m1`")
 
 
 # -- what people decide -----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def command_line(command: str, flags: Mapping[str, Any], config: str = "") -> st
     me = sys.argv[0]
     # a worker's process is named after what started it, and those who read its hints sit elsewhere
     program = near(me) if Path(me).name == PROGRAM and not which(PROGRAM) else PROGRAM
-    return " ".join([program, command, *(one for one in _options(command, flags, config) if one not in command)])
+    return " ".join([program, command, *_options(command, flags, config)])
 
 
 def near(path: str | Path) -> str:
@@ -60,17 +60,19 @@ def shared(verb: Callable[..., Any]) -> set[str]:
 
 
 def _options(command: str, flags: Mapping[str, Any], config: str) -> Iterator[str]:
-    """Those that the command's verb knows and needs."""
+    """Those that the command's verb knows and needs, and that the command does not have yet."""
     from flows.cli import VERBS
 
     first, second = (*command.split(), "")[:2]
     verb: Any = VERBS.get(f"{first} {second}") or VERBS.get(first)
     takes = shared(verb) if verb else set()
     given = {"config": config, **{name: flags.get(name) for name in ("out", "state")}}
-    yield from (f"--{name} {near(value)}" for name, value in given.items() if value and name in takes)
+    yield from (f"--{name} {near(value)}" for name, value in given.items()
+                if value and name in takes and f"--{name}" not in command.split())
     if "assignments" in takes and first not in _NOTED:
         yield from (f"--set {shlex.quote(f'{name}={_value(value)}')}" for name, value in flags.items()
-                    if name not in {*given, "engines.generator"})
+                    if name not in {*given, "engines.generator"}
+                    and not re.search(rf"--set '?{re.escape(name)}=", command))
 
 
 def _value(value: Any) -> str:

@@ -87,3 +87,13 @@ def test_what_was_set_is_told_to_verbs_that_need_it(monkeypatch: pytest.MonkeyPa
         assert completed(words, given) == whole
         assert completed(completed(words, given), given) == completed(words, given)
     assert completed("Get it: infinidub models pull a", {"formats": ["mp4", "hls"]}).endswith(" --set formats=mp4,hls")
+
+
+@pytest.mark.parametrize(("command", "given"), [
+    ("retry --failed --out x --state y", {"out": "z", "state": "z/s"}),  # told by a run, completed by another's flags
+    ("retry --failed --out /far/away/xy", {"out": "/far/away/x"}),
+    ("models pull a --set 'prompt=a b' --set crf=20", {"prompt": "c", "crf": 2}),
+])
+def test_no_option_is_told_twice(monkeypatch: pytest.MonkeyPatch, command: str, given: dict[str, Any]) -> None:
+    monkeypatch.setattr("flows.hints.which", lambda _name: "/usr/bin/infinidub")
+    assert completed(f"Go on: infinidub {command}", given) == f"Go on: infinidub {command}"

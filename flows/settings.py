@@ -27,6 +27,7 @@ from pydantic_settings import (
 from flows.choice import WORDS, choose
 from models.downloads import mirror
 from models.engines import ENGINES
+from models.engines.options import PATHS
 from models.errors import InputError, nearest
 from models.loudness import PresetName
 from models.records import Scalar
@@ -297,7 +298,15 @@ def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     for name in ("out", "state", "weights"):
         if isinstance(values.get(name), str):
             values[name] = path.parent / Path(values[name]).expanduser()
+    for options in _tables(values.get("options")):
+        for name in PATHS & options.keys():
+            if isinstance(options[name], str) and options[name]:  # '' is nothing, and not the folder
+                options[name] = str((path.parent / Path(options[name]).expanduser()).absolute())
     return values
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value.values() if isinstance(one, dict)] if isinstance(value, dict) else []
 
 
 def _from_environment() -> dict[str, Any]:

@@ -9,6 +9,8 @@ import pytest
 
 from flows.doctor import examine
 from flows.settings import Settings, load_settings, prefect_environment
+from models.engines import ENGINES, adapter
+from models.engines.options import PATHS
 from models.errors import InputError
 
 
@@ -49,11 +51,24 @@ def test_paths_in_a_file_are_relative_to_it(empty_folder: Path, monkeypatch: pyt
     monkeypatch.delenv("INFINIDUB_WEIGHTS", raising=False)
     other = empty_folder / "conf"
     other.mkdir()
-    (other / "night.toml").write_text('out = "nightly"\nweights = "/srv/weights"\n')
+    (other / "night.toml").write_text('out = "nightly"\nweights = "/srv/weights"\n[options.c2pa]\ntrust = ""\n'
+                                      'certificates = "own/chain.pem"\nkey = "~/key.pem"\n'
+                                      '[options.dlib-resnet]\npath = "/srv/faces"\nsha256 = "path"\n')
     settings = load_settings(other / "night.toml")
     assert settings.out == other / "nightly"
     assert settings.state == other / "nightly" / ".infinidub"
     assert settings.weights == Path("/srv/weights")
+    assert settings.options == {
+        "c2pa": {"trust": "", "certificates": f"{other}/own/chain.pem", "key": str(Path.home() / "key.pem")},
+        "dlib-resnet": {"path": "/srv/faces", "sha256": "path"}}
+    flags = load_settings(other / "night.toml", {"options.c2pa.key": "key.pem"}).options["c2pa"]
+    assert flags["key"] == "key.pem", "what is typed counts from where it is typed"
+
+
+def test_of_every_way_to_an_engine_it_is_known_whether_it_is_a_path() -> None:
+    ways = {way for port, names in ENGINES.items() for name in names for way in adapter(port, name).CONNECTION}
+    assert ways - PATHS == {"device", "memory", "attention", "compiled", "base_url", "timeout", "api_key"}
+    assert ways > PATHS
 
 
 def test_the_environment_names_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

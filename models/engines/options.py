@@ -13,6 +13,9 @@ from models.records import EngineRef, Record, ShotRequest
 
 O = TypeVar("O", bound=Record)  # noqa: E741
 
+PATHS = frozenset({"path", "folder", "samples", "aligner_path", "nltk_path", "certificates", "key", "trust"})
+"""Options that name a file or folder, whatever adapter has them: in a settings file they count from its folder."""
+
 
 class Adapter:
     """Base of the adapters: no options, no connection, no weights, nothing missing (see `models.ports.Engine`)."""

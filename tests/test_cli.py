@@ -7,8 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import sqlalchemy as sa
 from flows.cli import GROUPS, VERBS, run_command
 from flows.cli_run import select_from
 from flows.preflight import preflight
+from flows.review_server import Desk
 from flows.settings import load_settings
 from flows.wiring import open_workspace
 from models import tables as t
@@ -151,11 +154,30 @@ def test_one_changed_line_voices_one_line(call: Call, own: tuple[Path, Path]) ->
     assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0
 
 
-def test_an_edit_can_be_taken_back(call: Call, own: tuple[Path, Path]) -> None:
-    _, out = own
+def test_an_edit_in_the_page_does_its_line_alone_and_can_be_taken_back(call: Call, own: tuple[Path, Path],
+                                                                       tmp_path: Path) -> None:
+    catalog, out = own
     line = ["redo", "fake/e1", "--lang", "es", "--line", "L0002", "--out", out, *PLAIN[:2]]
     assert call(*line, "--undo")[1]["error"]["message"].startswith("--line: L0002 was not edited in es")
-    assert call(*line, "--text", "The old lamp.")[0] == 3
+
+    commands: list[tuple[str, ...]] = []
+
+    def start(command: tuple[str, ...], _log: Path) -> Any:
+        commands.append(command)
+        return SimpleNamespace(poll=lambda: 0)
+
+    desk = Desk(open_workspace(load_settings(flags={"out": str(out)})), "ana", None, tmp_path, start)
+    there = {"episode": "fake/e1", "language": "es"}
+    desk.edit({**there, "line": "L0002", "text": "The old lamp.", "was": "La luz es vieja."})
+    desk.run(there)
+    _, said = call(*commands[0], "--out", out)
+    done = [(step, item) for step, item, outcome in executions(out, said["run"]) if outcome == "computed"]
+    assert [one for one in done if one[1]] == [("synthesize.line", "L0002"), ("generate.shot", "S0002"),
+                                               ("assemble.picture", "picture")]
+    assert {"mix", "assemble"} <= {step for step, times in Counter(step for step, _ in done).items() if times == 1}
+    assert not {"transcribe", "speakers", "shots", "translate.line"} & {step for step, _ in done}
+    assert call("run", catalog, "--out", out, *PLAIN)[1]["steps_run"] == 0, "nothing of French was to be done"
+
     code, said = call(*line, "--undo")
     assert (code, said["steps_run"]) == (0, 0)
     assert "La luz es vieja." in Path(said["deliverables"][0]["subtitles"][0]).read_text()

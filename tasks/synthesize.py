@@ -149,7 +149,7 @@ def _store(work: Work, voice: Samples) -> Sound:
 # -- a synthetic voice ------------------------------------------------------------------------------------------------
 
 
-@step("synthesize", version=4, result=Speech)
+@step("synthesize", version=5, result=Speech)
 def synthesize(work: Work, request: SynthesizeRequest) -> Speech:
     """Voice and fit all lines that say something; those that are kept stay as they are in the source.
 

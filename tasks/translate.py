@@ -226,7 +226,7 @@ def shorten_line(work: Work, request: ShorterRequest) -> LineText:
 # -- the step ---------------------------------------------------------------------------------------------------------
 
 
-@step("translate", version=5, result=Translation)
+@step("translate", version=6, result=Translation)
 def translate(work: Work, request: TranslateRequest) -> Translation:
     """Text of every line in the target language, with warnings where something of the source is not in it.
 

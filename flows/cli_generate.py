@@ -85,7 +85,8 @@ State = Annotated[Path | None, typer.Option("--state", metavar="DIR", show_defau
                                                 " on.")]
 Person = Annotated[list[str] | None, typer.Option("--person", metavar="NAME", show_default=False,
                                                   help="Who is seen; repeatable. In production everybody must have"
-                                                       " agreed (see `consent`); '' says that nobody is known.")]
+                                                       " agreed (`consent add`, its --scope the name of --out without"
+                                                       " suffix, or '*'); '' says that nobody is known.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; auto: a GPU if there is one.")]
 Memory = Annotated[str, typer.Option("--memory", help="auto, resident, fp8 or offload.")]
 Attention = Annotated[str, typer.Option("--attention", help="auto, sdpa, or what is installed: flash3, flash2, sage.")]

@@ -207,8 +207,9 @@ def _makers(session: Session, digest: str, above: set[str], used: datetime | Non
 
     A plan names the source's picture in its result, and an ingest that mended nothing hands on the file that it was
     given: who also had it as input did not make it. `above` are recipes on the way from the traced file. Where it is
-    known when the content was used, whoever had made it last by then comes first (of a line that was edited, the plan
-    and the bed may be to the bit what they were with its old text), items before the steps that hand them on.
+    known when the content was used, whoever made it only later (the file of all languages has the same subtitles) is
+    left out, and whoever had made it last by then comes first (of a line that was edited, the plan and the bed may be
+    to the bit what they were with its old text), items before the steps that hand them on.
     """
     out, given = aliased(t.ResultFile), aliased(t.ResultFile)
     had_it = sa.exists().where(given.recipe == out.recipe, given.direction == "in", given.sha256 == digest)
@@ -216,11 +217,12 @@ def _makers(session: Session, digest: str, above: set[str], used: datetime | Non
              .where(out.direction == "out", out.sha256 == digest, ~had_it).order_by(t.Result.created))
     found = [one for one in session.scalars(query) if one.recipe not in above]
     before = [one for one in found if used and one.created <= used]
-    return sorted(before[::-1] + [one for one in found if one not in before], key=lambda one: not _is_item(one))
+    return sorted(before[::-1] or found, key=lambda one: not _is_item(session, one))
 
 
-def _is_item(result: t.Result) -> bool:
-    return "." in result.step
+def _is_item(session: Session, result: t.Result) -> bool:
+    """Whether it is a line, a shot or a track; `assemble.multi` is a step like `assemble`."""
+    return bool(session.scalar(sa.select(t.Execution.item).where(t.Execution.recipe == result.recipe).limit(1)))
 
 
 def _walk(session: Session, first: str) -> Iterator[TracedStep]:
@@ -249,7 +251,7 @@ def _inputs(session: Session, recipe: str, above: set[str]) -> list[TracedInput]
     made = {digest: _makers(session, digest, above, used) for digest in digests.all()}
     sure = {makers[0].recipe for makers in made.values() if len(makers) == 1}
     for digest, makers in made.items():  # of several, the one that another input is from
-        makers.sort(key=lambda one: (not _is_item(one), one.recipe not in sure))
+        makers.sort(key=lambda one: (not _is_item(session, one), one.recipe not in sure))
         path = session.scalar(sa.select(t.KnownFile.path).where(t.KnownFile.sha256 == digest).limit(1))
         if makers or path:
             found.append(TracedInput(sha256=digest, recipe=makers[0].recipe if makers else None,

@@ -478,6 +478,8 @@ def test_trace_leads_from_a_copy_back_to_the_source(call: Call, dubbed: tuple[Pa
     assert names[0] == "sign"
     assert {"ingest", "shots", "transcribe", "speakers", "translate", "synthesize", "synthesize.line", "mix", "plan",
             "generate", "generate.shot", "assemble"} <= set(names)
+    assert "assemble.multi" not in names  # it came later, with the same subtitles
+    assert {step["execution"]["language"] for step in said["steps"]} == {"", "es"}
     assert [source["path"] for source in said["sources"]] == [str(catalog.parent / "e1.mp4")]
     steps = {step["step"]: step for step in said["steps"]}
     assert steps["transcribe"]["execution"]["engine"] == "faster-whisper"

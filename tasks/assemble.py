@@ -36,15 +36,11 @@ from models.records import (
 from models.timebase import CLOCK, frame_to_ticks
 from tasks.captions import Cue, cues, said, srt, ttml, vtt
 from tasks.compose import localized_pictures
-from tasks.media import THREADS, FrameReader, PictureWriter, copy_pictures, frame_count, probe, run_ffmpeg
+from tasks.media import THREADS, FrameReader, PictureWriter, aac, copy_pictures, frame_count, probe, run_ffmpeg
 from tasks.step import Work, perform, step
 from tasks.tags import alpha3, display_name, mark_matroska, mark_mp4, with_room
 
 MP4, MATROSKA = "video/mp4", "video/x-matroska"
-BITRATE = 192_000
-"""Bits per second of a mono or stereo track …"""
-CHANNEL_BITRATE = 64_000
-"""… and of each channel where there are more."""
 MULTI_CRF = 16
 
 
@@ -113,7 +109,7 @@ class Matroska(Record):
     video: Artifact
 
 
-@step("assemble", version=5, result=Assembled)
+@step("assemble", version=6, result=Assembled)
 def assemble(work: Work, request: AssembleRequest) -> Assembled:
     """Put one language's episode together.
 
@@ -143,7 +139,7 @@ def assemble(work: Work, request: AssembleRequest) -> Assembled:
                      texts=texts)
 
 
-@step("assemble.multi", version=3, result=Assembled)
+@step("assemble.multi", version=4, result=Assembled)
 def assemble_multi(work: Work, request: MultiRequest) -> Assembled:
     """Put the original picture together with the original sound, every dub, and subtitles in every language.
 
@@ -243,8 +239,7 @@ def _mp4(work: Work, source: Source, picture: Artifact, sounds: Sequence[SoundTr
         if _codec(work, picture) == "hevc":
             codecs["tag:v"] = "hvc1"
         for number, track in enumerate(sounds):
-            channels = probe(work.store.path(track.file)).audio[0].channels
-            codecs |= {f"c:a:{number}": "aac", f"b:a:{number}": str(max(BITRATE, CHANNEL_BITRATE * channels))}
+            codecs |= aac(work.store.path(track.file), f"a:{number}")
         out = _mux(work, folder, source, picture, sounds, texts, title, "mp4", codecs)
         mark_mp4(out, [*(one.language for one in sounds), *(one.language for one in texts)])
         _assert_exact(out, source)

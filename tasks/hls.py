@@ -25,6 +25,7 @@ from tasks.media import (
     THREADS,
     FrameReader,
     PictureWriter,
+    aac,
     frame_count,
     probe,
     reading,
@@ -37,8 +38,6 @@ from tasks.tags import alpha3
 SEGMENT_S = 6
 MAIN, PLAYLIST = "main.m3u8", "index.m3u8"
 PLAYLIST_TYPE, SEGMENT_TYPE = "application/vnd.apple.mpegurl", "video/iso.segment"
-BITRATE, CHANNEL_BITRATE = 192_000, 64_000
-"""Bits per second of a mono or stereo track, and of each channel where there are more."""
 CRF = 16
 """x264's rate factor, where a picture cannot be cut into segments as it is."""
 EXTINF = re.compile(r"#EXTINF:([0-9.]+),[^\n]*\n([^\n#]+)")
@@ -129,7 +128,7 @@ def hls_picture(work: Work, request: PictureRequest) -> Rendition:
         return _rendition(work, files, _codecs(folder / "picture.mp4", codec))
 
 
-@step("hls.sound", version=1, result=Rendition, unit="track")
+@step("hls.sound", version=2, result=Rendition, unit="track")
 def hls_sound(work: Work, request: SoundRequest) -> Rendition:
     """A sound track as AAC."""
     given = work.store.path(request.sound)
@@ -138,8 +137,7 @@ def hls_sound(work: Work, request: SoundRequest) -> Rendition:
         folder = Path(scratch)
         (folder / "sound.flac").symlink_to(given.resolve())
         files = _segments(work, folder, ffmpeg.input("sound.flac").audio, {
-            "c": "aac", "b:a": str(max(BITRATE, CHANNEL_BITRATE * channels)), "flags:a": "+bitexact",
-            "metadata:s:a:0": f"language={alpha3(request.language)}"})
+            **aac(given), "flags:a": "+bitexact", "metadata:s:a:0": f"language={alpha3(request.language)}"})
         return _rendition(work, files, "mp4a.40.2").model_copy(update={"channels": channels})
 
 

@@ -43,12 +43,16 @@ from tasks.video import (
 )
 
 __all__ = ["CONTAINERS", "EXACT", "STANDARD_RATES", "THREADS", "AudioStream", "Filters", "FlacWriter", "FrameReader",
-           "FrameWriter", "PictureWriter", "Probe", "Timing", "VideoStream", "audio_blocks", "concat_ffv1",
+           "FrameWriter", "PictureWriter", "Probe", "Timing", "VideoStream", "aac", "audio_blocks", "concat_ffv1",
            "copy_pictures", "decoded", "frame_count", "has_rubberband", "loudness", "place", "probe", "read_audio",
            "reading", "run_ffmpeg", "segmentable", "source_input", "stretch", "timing", "to_yuv", "write_flac"]
 
 FFMPEG_TIMEOUT = 6 * 3600
 """Seconds after which a call of ffmpeg is taken for hung: an episode of three hours encodes at half speed."""
+BITRATE = 192_000
+"""Bits per second of a mono or stereo track …"""
+CHANNEL_BITRATE = 64_000
+"""… and of each channel where there are more."""
 
 
 # -- the ffmpeg program -----------------------------------------------------------------------------------------------
@@ -257,6 +261,18 @@ def stretch(samples: Samples, rate: int, factor: float) -> Samples:
     data, _ = run_ffmpeg(output, where="speech", data=np.ascontiguousarray(samples, np.float32).tobytes())
     stretched = np.frombuffer(data, np.float32)[:wanted]
     return np.concatenate([stretched, np.zeros(wanted - len(stretched), np.float32)])
+
+
+def aac(sound: Path, track: str = "a") -> dict[str, str]:
+    """Options with which ffmpeg encodes a sound file as the AAC of an output's track (`a:1`), in its own layout.
+
+    5.1 comes out of FLAC with its surrounds at the sides. AAC has a number for the layout with them at the back alone
+    (ISO/IEC 14496-3, table 1.19); the other one is described in the stream, where few players look for it, and
+    ffmpeg 5.1 cannot measure what it wrote itself.
+    """
+    channels = probe(sound).audio[0].channels
+    how = {f"c:{track}": "aac", f"b:{track}": str(max(BITRATE, CHANNEL_BITRATE * channels))}
+    return how | ({f"channel_layout:{track}": "5.1"} if channels == 6 else {})
 
 
 @cache

@@ -161,6 +161,9 @@ def test_sound_begins_with_the_picture(work, channels):
         heard = np.concatenate(list(media.audio_blocks(episode, stream=index)))
         assert heard.shape[1] == channels
         assert clips.click_times(heard[:, 0]) == pytest.approx(expected, abs=0.0005)
+    with av.open(str(episode)) as made:  # 5.1 by its number: what only the stream describes is not played everywhere
+        assert [one.layout.name for one in made.streams.audio] == [{1: "mono", 2: "stereo", 6: "5.1"}[channels]] * 2
+    assert media.loudness(episode).integrated_lufs > -70
 
 
 def test_a_late_picture_is_copied_to_zero(work):

@@ -86,7 +86,7 @@ def record_consent(ledger: Ledger, person: str, kind: Kind, scope: str, by: str,
     if not scope.strip() or not scope.isprintable():
         raise InputError("must be a series, an episode (series/id), or * for everything", where="--scope")
     if not evidence.strip() and not evidence_sha256:
-        raise InputError("what proves it?", where="--evidence",
+        raise InputError("what proves it is not said", where="--evidence",
                          hint="Name the contract with --evidence, or the file that holds it with --file")
     if expires and expires < now().date():
         raise InputError(f"{expires.isoformat()} is over", where="--expires")

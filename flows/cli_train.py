@@ -34,19 +34,21 @@ Batch = Annotated[int, typer.Option(min=1, help="Chunks a step; 24 suits a CPU, 
 Processes = Annotated[int, typer.Option(min=1, help="That train together, one thread each; 1: one, with all threads.")]
 Lips = Annotated[float, typer.Option(min=0, max=1, help="Share of chunks in which the lower face alone is made anew, "
                                                        "and all else stays.")]
+Filmed = Annotated[bool, typer.Option("--as-filmed", help="Clips as they were filmed, for whole frames; else close-ups "
+                                                          "that follow the face.")]
 Heard = Annotated[str, typer.Option("--audio", help="speech, or truth: the true visemes instead of what the encoder "
                                                     "hears, to prove everything behind it.")]
 Sampler = Annotated[str, typer.Option(help="How references are drawn: M0, M1, M2 or M3.")]
 
 
 def train_codec(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
-                device: Device = "cpu", as_json: Json = False) -> int:
+                device: Device = "cpu", as_filmed: Filmed = False, as_json: Json = False) -> int:
     """Train the autoencoder: pixels to latents and back."""
     with _told():
         from infinitetalk.train.codec import train_codec as train
 
         config = _begun(out, size, out / "codec", resume)
-        clips, skipped = _clips(data, out, config)
+        clips, skipped = _clips(data, out, config, close=not as_filmed)
         losses = _Losses()
         piece = train(config, clips, out, minutes, device=device, told=losses)
     return _ended("codec", piece, out, as_json, skipped=skipped, **losses.last())
@@ -66,13 +68,13 @@ def train_speech(out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resu
 
 
 def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
-                 device: Device = "cpu", as_json: Json = False) -> int:
+                 device: Device = "cpu", as_filmed: Filmed = False, as_json: Json = False) -> int:
     """Train the reader of lips, which judges pictures and makes none: pixels of a mouth to mouth shapes."""
     with _told():
         from infinitetalk.train.reader import train_reader as train
 
         config = _begun(out, size, out / "reader", resume)
-        clips, skipped = _clips(data, out, config)
+        clips, skipped = _clips(data, out, config, close=not as_filmed)
         losses = _Losses()
         piece = train(list(clips), out, minutes, device=device, told=losses)
     return _ended("reader", piece, out, as_json, skipped=skipped, **losses.last())
@@ -80,9 +82,8 @@ def train_reader(data: Data, out: Folder, size: Size = "lite", minutes: Minutes 
 
 def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 10.0, resume: Resume = False,
               device: Device = "cpu", start: Start = None, visemes: Visemes = 0.5, sampler: Sampler = "M3",
-              lips: Lips = 0.9,
-              heard: Heard = "speech", steps: Steps = 20_000, batch: Batch = 24, processes: Processes = 1,
-              as_json: Json = False) -> int:
+              lips: Lips = 0.9, as_filmed: Filmed = False, heard: Heard = "speech", steps: Steps = 20_000,
+              batch: Batch = 24, processes: Processes = 1, as_json: Json = False) -> int:
     """Train the transformer; codec and speech encoder must lie in the folder. The audio gap is told as it goes."""
     with _told():
         from dataclasses import replace
@@ -98,14 +99,14 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
         if heard not in ("speech", "truth"):
             raise InputError(f"{heard!r} cannot be heard", where="--audio", hint="Take speech or truth")
         config = _begun(out, size, out / "run", resume)
-        taught = lessons(data, out, config)
+        taught = lessons(data, out, config, close=not as_filmed)
         _name_skipped(taught.skipped)
         recipe = DitRecipe()
         recipe = replace(recipe, run=replace(recipe.run, steps=steps, batch=batch),
                          flow=replace(recipe.flow, visemes=visemes), draw=replace(
                              recipe.draw, reference=sampler, audio=heard, lips=lips))  # type: ignore[arg-type]
         lines: list[dict[str, float]] = []
-        with team(processes, data, out, config, minutes, recipe, start) as together:
+        with team(processes, data, out, config, minutes, recipe, start, not as_filmed) as together:
             piece = train_transformer(taught.lessons, out, config, minutes, recipe=recipe, device=device, start=start,
                                       codec=SmallCodec.read(out / WEIGHTS, config.codec), team=together,
                                       told=_watched(lines))
@@ -128,11 +129,11 @@ def _begun(out: Path, size: str, run: Path, resume: bool) -> SmallConfig:
     return PRESETS[size]
 
 
-def _clips(data: Path, out: Path, config: SmallConfig) -> tuple[Clips, int]:
+def _clips(data: Path, out: Path, config: SmallConfig, *, close: bool) -> tuple[Clips, int]:
     """The clips to learn from, and how many could not be used: those are named."""
     from infinitetalk.train.data import Clips, prepare
 
-    prepared = prepare(data, out / "clips", config.side)
+    prepared = prepare(data, out / "clips", config.side, close=close)
     _name_skipped(prepared.skipped)
     return Clips(out / "clips", "train"), len(prepared.skipped)
 

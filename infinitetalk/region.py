@@ -15,8 +15,6 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from infinitetalk.shapes import SPATIAL, TEMPORAL
 
-LOWER_FACE = (-0.22, -0.16, 0.22, 0.25)
-"""Left, top, right, bottom of what speech moves around the mouth's middle, in sides of a picture of a face."""
 FEATHER = 3
 """Half of the pixels over which what is made passes into what stays."""
 

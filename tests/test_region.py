@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,15 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from infinitetalk import closeup
 from infinitetalk.engine import Engine, Speaker, Take
 from infinitetalk.pictures import from_uint8
 from infinitetalk.reference import Image
 from infinitetalk.region import FEATHER, Kept, cells, hide, of_frames, visible
-from infinitetalk.shapes import SPATIAL
 from infinitetalk.small.load import load, settings
 from infinitetalk.state import ChunkState
 from infinitetalk.train.draw import Chunks, DrawSettings, Place
-from infinitetalk.train.latents import ClipEncoder, lower_face
+from infinitetalk.train.latents import ClipEncoder
 from tests.tiny_small import TINY, clip, codec, speech, write_folder
 
 SIZE = (TINY.side, TINY.side)
@@ -117,23 +118,23 @@ def test_networks_are_told_in_training_what_they_are_told_in_a_stream(tmp_path: 
     filmed = clip(0, side=TINY.side)
     encoded = ClipEncoder(codec(), speech(), TINY.frames, TINY.side)(filmed)
     sample = Chunks([encoded], TINY.frames, TINY.context, DrawSettings()).samples([Place(0, 0, 0, "first", lips=True)])
-    boxes = lower_face(filmed.mouth, TINY.side)
     told: list[torch.Tensor] = []
     made.networks.transformer.register_forward_pre_hook(lambda _, given: told.append(given[1]))
     voice = Speaker(filmed.speech[:TINY.frames * 640])
     shot = Take(filmed.frames.__getitem__, TINY.frames, Fraction(25), SIZE, (voice,),
-                region=lambda index: tuple(boxes[index].tolist()))
+                region=lambda index: closeup.lower_face(TINY.side))
     list(made.dub(shot, HOW))
     assert torch.allclose(sample.y()[0], told[0][0], atol=2e-3)
     stays = ~sample.free[0].expand_as(sample.kept[0])
     assert 0.3 < float(stays.float().mean()) < 0.95
     pixels = from_uint8(torch.from_numpy(filmed.frames[:TINY.frames]).movedim(3, 0))
-    hidden = codec().encode(hide(pixels, cells(boxes[:TINY.frames], SIZE)))
+    hidden = codec().encode(hide(pixels, cells(torch.tensor([closeup.lower_face(TINY.side)] * TINY.frames), SIZE)))
     assert torch.allclose(sample.y()[0, 4:][stays], hidden[stays], atol=2e-3)
 
 
-def test_a_mouth_that_is_not_known_has_no_lower_face() -> None:
-    boxes = lower_face(np.array([[0, 0, 0, 0], [20, 30, 40, 40]], np.float32), 64)
-    assert boxes[0].tolist() == [0, 0, 0, 0]
-    assert boxes[1, 0] < 20
-    assert boxes[1, 3] > 40 + SPATIAL
+def test_where_no_face_is_known_nothing_is_made_anew_alone() -> None:
+    filmed = replace(clip(0, side=TINY.side), anew=np.zeros(4, np.float32))
+    encoded = ClipEncoder(codec(), speech(), TINY.frames, TINY.side)(filmed)
+    assert not encoded.free.any()
+    drawn = Chunks([encoded], TINY.frames, TINY.context, DrawSettings(lips=1.0))
+    assert not any(drawn.place(random.Random(seed)).lips for seed in range(20))

@@ -42,7 +42,7 @@ def clip(seed: int = 0, frames: int = 13, side: int = 16) -> TalkingClip:
     rng = np.random.default_rng(seed)
     visemes = rng.random((frames, 11)).astype(np.float32)
     return TalkingClip(rng.integers(0, 256, (frames, side, side, 3), np.uint8), np.zeros(frames * 640, np.float32),
-                       visemes, np.tile(np.array([4, 8, 12, 14], np.float32), (frames, 1)))
+                       visemes, np.tile(np.array([4, 8, 12, 14], np.float32), (frames, 1)), np.zeros(4, np.float32))
 
 
 def decoded(codec: SmallCodec, latent: torch.Tensor) -> torch.Tensor:
@@ -299,10 +299,13 @@ def test_videos_are_made_square_and_damaged_ones_are_counted(tmp_path) -> None:
         assert one.frames.shape == (13, 16, 16, 3)
         assert one.speech.shape == (13 * 640,)
         assert not one.mouth.any()
+        assert not one.anew.any()
     with pytest.raises(BadInputError):
         Clips(tmp_path / "out", "test")
     with pytest.raises(BadInputError, match="16 pixels"):
         prepare(source, tmp_path / "out", 32)
+    with pytest.raises(BadInputError, match="close-ups"):
+        prepare(source, tmp_path / "out", 16, close=False)
 
 
 def test_a_folder_without_a_usable_clip_is_refused(tmp_path) -> None:

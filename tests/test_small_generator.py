@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.engines import describe, missing
-from models.engines.small import Lite, Nano, foremost, square
+from models.engines.small import Lite, Nano, area_of, foremost, middle
 from models.errors import InputError, SetupError
 from models.ports import EngineHome, ShotInput
 from models.records import Artifact, EngineRef, FaceTrack, Placement, Scalar, ShotRequest, SpeakerTrack
@@ -68,25 +68,29 @@ def made(generator: Lite, what: ShotInput) -> np.ndarray:
 
 
 @pytest.mark.parametrize("region", ["frame", "person"])
-def test_a_square_around_the_head_is_generated_whatever_the_region(folder: Path, region: str) -> None:
-    told = request("A", face(0, 100, 60, 40), region=region)
-    assert lite(folder).placement(told) == (62, 62, Placement(x=90, y=48, width=62, height=62))
+def test_what_is_handed_on_holds_the_close_up_wherever_it_moves_whatever_the_region(folder: Path, region: str) -> None:
+    told = request("A", face(0, 100, 60, 40), region=region)  # it moves by 4 pixels; the close-up is 48 wide
+    assert lite(folder).placement(told) == (52, 48, Placement(x=96, y=60, width=52, height=48))
 
 
-@pytest.mark.parametrize(("x", "y", "size"), [(0, 0, 30), (290, 150, 29), (100, 20, 150), (159, 89, 1)])
-def test_the_square_is_even_holds_the_face_and_lies_in_the_frame(x: int, y: int, size: int) -> None:
-    place = square(face(0, x, y, size), WIDTH, HEIGHT)
-    assert place.width == place.height
-    assert not any(value % 2 for value in (place.x, place.y, place.width))
-    assert 0 <= place.x <= x
-    assert x + min(size, place.width) <= place.x + place.width + 1 <= WIDTH + 1
-    assert 0 <= place.y <= y
-    assert place.y + place.height <= HEIGHT
+@pytest.mark.parametrize("box", [(-9.5, -3, 30, 20), (290, 150, 333, 190), (-5, -5, 400, 400), (99.5, 20.1, 100, 20.2),
+                                 (-40, -40, -20, -20), (330, 190, 340, 200)])
+@pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (WIDTH + 1, HEIGHT + 1)])
+def test_the_area_is_even_holds_what_is_seen_and_lies_in_the_frame(box: tuple[float, ...],
+                                                                   size: tuple[int, int]) -> None:
+    place = area_of(np.array([box], np.float32), *size)
+    for low, length, at, end, most in ((place.x, place.width, box[0], box[2], size[0]),
+                                       (place.y, place.height, box[1], box[3], size[1])):
+        assert low % 2 == length % 2 == 0
+        assert 0 <= low < low + length <= most
+        assert length >= 2
+        assert low <= max(at, 0) or at > most - 2
+        assert low + length >= min(end, most - most % 2)
 
 
 def test_without_a_face_it_is_the_middle() -> None:
-    assert square(None, WIDTH, HEIGHT) == Placement(x=70, y=0, width=180, height=180)
-    assert square(None, 5, 3) == Placement(x=2, y=0, width=2, height=2)
+    assert middle(WIDTH, HEIGHT) == Placement(x=70, y=0, width=180, height=180)
+    assert middle(5, 3) == Placement(x=0, y=0, width=2, height=2)
 
 
 def test_the_largest_face_of_those_heard_is_driven_by_its_own_voice(folder: Path) -> None:
@@ -119,7 +123,7 @@ def test_faces_that_were_never_seen_count_for_nothing() -> None:
 def test_a_still_reference_and_guidance_make_other_pictures(folder: Path) -> None:
     told = request("A", face(0, 100, 60, 40))
     plain = made(lite(folder), shot(told))
-    assert plain.shape == (40, 62, 62, 3)
+    assert plain.shape == (40, 48, 52, 3)
     assert not np.array_equal(plain, made(lite(folder), shot(told.model_copy(update={"reference": "image"}))))
     assert not np.array_equal(plain, made(lite(folder, guidance=1.0), shot(told)))
     assert not np.array_equal(plain, made(lite(folder, steps=2), shot(told)))

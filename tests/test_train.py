@@ -429,13 +429,14 @@ def prepared(out: Path, *held_out: bool, frames: int = 40) -> Path:
         (out / "clips" / f"clip{index}").mkdir(parents=True)
         for part, value in vars(clip(index, frames if index else 9)).items():
             np.save(out / "clips" / f"clip{index}" / f"{part}.npy", value)
-    (out / "clips" / "index.json").write_text(json.dumps({"side": MINI.side, "clips": entries}))
+    (out / "clips" / "index.json").write_text(json.dumps({"side": MINI.side, "close": True, "clips": entries}))
     return write_folder(out, MINI)
 
 
 @pytest.fixture
 def no_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infinitetalk.train.lessons.prepare", lambda *args: Prepared(0, {"torn": "cannot be read"}))
+    monkeypatch.setattr("infinitetalk.train.lessons.prepare", lambda *args, **how: Prepared(
+        0, {"torn": "cannot be read"}))
 
 
 @pytest.mark.usefixtures("no_preparing")

@@ -61,7 +61,7 @@ def drawn(seed=5, frames=9, rate=25.0, people=1):
     said = Speech((rng.integers(-9999, 9999, round(frames / rate * RATE)) / 32768).astype(np.float32),
                   (Phoneme("m", 0.05, 0.1), Phoneme("aː", 0.1, 0.3)), (0.2,))
     acts = [act(one, said, frames, rate, "bust") for one in rng.spawn(people)]
-    truth = tuple(Truth(its.visemes, its.motion, its.beats, rng.uniform(0, 9, (frames, 4)).astype(np.float32),
+    truth = tuple(Truth(its.visemes, its.motion, its.beats, *rng.uniform(0, 9, (2, frames, 4)).astype(np.float32),
                         person(index), said.phonemes, said.stresses) for index, its in enumerate(acts))
     return Clip(seed, rate, rng.integers(0, 255, (frames, 20, 24, 3), np.uint8), np.stack([said.audio] * people),
                 draw_camera(rng, frames, rate, "bust"), truth)

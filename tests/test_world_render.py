@@ -87,6 +87,7 @@ def test_an_open_mouth_changes_its_box_and_the_jaw_and_nothing_else(renderer, se
     assert (strong & jaw).sum() > 0.97 * strong.sum(), "and the edge of the jaw"
     upper = rows < top - (bottom - top)
     assert change[upper].max() <= 6, "the eyes and the brow keep still"
+    assert np.array_equal(open_.faces, shut.faces), "a close-up that moved with the jaw would tell what is said"
 
 
 def test_lips_that_only_press_stay_inside_the_box(renderer):
@@ -102,6 +103,19 @@ def test_the_box_is_the_mouths_share_of_a_face(renderer):
     assert 0.15 * SIZE < right - left < 0.5 * SIZE
     assert 0.08 * SIZE < bottom - top < 0.4 * SIZE
     assert abs((left + right) / 2 - SIZE / 2) < 0.05 * SIZE
+
+
+def test_the_faces_square_holds_eyes_and_mouth_and_goes_with_the_head(renderer):
+    drawn = draw(renderer, 5)
+    left, top, right, bottom = drawn.faces[0, 0]
+    mouth = drawn.mouths[0, 0]
+    assert right - left == pytest.approx(bottom - top, rel=1e-4)
+    assert left < mouth[0] < mouth[2] < right
+    assert (mouth[1] + mouth[3]) / 2 == pytest.approx(top + 0.8 * (bottom - top), abs=0.08 * float(bottom - top))
+    moves = motion(2)
+    moves.head[1, 1] = 0.4  # to the picture's right
+    turned = renderer.render([(person(5), moves)], camera(2), backdrop(5)).faces[0]
+    assert turned[1, 0] > turned[0, 0] + 2
 
 
 def test_two_people_stand_side_by_side(renderer):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from infinitetalk.closeup import lower_face
 from infinitetalk.config import TransformerConfig
 from infinitetalk.small.codec import Autoencoder, SmallCodec
 from infinitetalk.small.config import CodecConfig, SmallConfig, SpeechConfig
@@ -72,7 +73,8 @@ def clip(seed: int, frames: int = 40, side: int = MINI.side) -> TalkingClip:
     pictures[:, low:high, low:high] = (255 * swing).astype(int)[:, None, None, None]
     voice = np.repeat(swing, 640) * rng.normal(0, 0.3, frames * 640)
     return TalkingClip(pictures.astype(np.uint8), voice.astype(np.float32), np.repeat(swing[:, None], 11, 1),
-                       np.tile(np.array([low, low, high, high], np.float32), (frames, 1)))
+                       np.tile(np.array([low, low, high, high], np.float32), (frames, 1)),
+                       np.array(lower_face(side), np.float32))
 
 
 @cache

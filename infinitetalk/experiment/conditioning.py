@@ -183,7 +183,7 @@ class Experiment:
                                 hint=f"Take at most {LONGEST:g}, and run it again to go on")
         end = time.monotonic() + 60 * minutes
         if not (self._work / HELD / INDEX).exists():
-            prepare(self._test or self._data, self._work / HELD, self.config.side)
+            prepare(self._test or self._data, self._work / HELD, self.config.side, close=False)
         _ = self.bench.pairs  # what is wrong with clips is said before hours of training
         self._train([fork for fork in FORKS if not self._trained(fork)], end, workers, told)
         if all(map(self._trained, FORKS)):

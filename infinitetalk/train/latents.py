@@ -24,7 +24,7 @@ from infinitetalk.audio import AudioEncoder, AudioFeatures
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.networks import Codec
 from infinitetalk.pictures import from_uint8
-from infinitetalk.region import LOWER_FACE, cells, hide
+from infinitetalk.region import cells, hide
 from infinitetalk.shapes import SPATIAL, TEMPORAL
 
 SAME = 1e-3
@@ -44,6 +44,8 @@ class TalkingClip:
     visemes: NDArray[np.float32]  # (F, V)
     mouth: NDArray[np.float32]  # (F, 4)
     """Left, top, right, bottom in pixels."""
+    anew: NDArray[np.float32]  # (4,)
+    """The same of the lower face, which is made anew for other words; empty where it is not known to stay in place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,8 @@ class ClipEncoder:
         starts = [self._held(used[:, at:at + span], span) for at in range(0, used.shape[1], TEMPORAL)]
         features = AudioFeatures(cast(AudioEncoder, self._speech), clip.speech, Fraction(RATE), frames.shape[1])
         visemes = torch.from_numpy(np.array(clip.visemes, np.float32))
-        free = cells(lower_face(clip.mouth[:used.shape[1]], self._side), (self._side, self._side))  # (J, h, w)
+        anew = torch.from_numpy(np.array(clip.anew)).expand(used.shape[1], 4)
+        free = cells(anew, (self._side, self._side))  # (J, h, w)
         return EncodedClip(self._encode(used), torch.stack(starts),
                            features.at(torch.arange(frames.shape[1])).cpu(), visemes,
                            coverage(clip.mouth, self._side // SPATIAL), free.float(), self._encode(hide(used, free)))
@@ -144,20 +147,6 @@ class ClipEncoder:
         """Latents of a beginning; near the clip's end, where no chunk begins, the last frame stands still."""
         missing = span - pixels.shape[1]
         return self._encode(torch.cat((pixels, pixels[:, -1:].expand(-1, missing, -1, -1)), 1) if missing else pixels)
-
-
-def lower_face(
-    mouths: NDArray[np.float32],  # (F, 4) left, top, right, bottom in pixels
-    side: int,
-) -> Tensor:
-    """Box around each mouth that holds all that speech moves: (F, 4); empty where the mouth's own is.
-
-    Lips alone would not do: jaws and cheeks tell what is said, and would go on saying it.
-    """
-    boxes = torch.from_numpy(np.array(mouths, np.float32))  # (F, 4)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # (F, 2)
-    around = torch.cat((middle, middle), 1) + torch.tensor(LOWER_FACE) * side
-    return torch.where((boxes[:, 2:] > boxes[:, :2]).all(1, keepdim=True), around, 0)
 
 
 def coverage(

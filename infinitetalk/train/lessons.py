@@ -17,7 +17,7 @@ from infinitetalk.world.speech import Split
 
 CLIPS, LATENTS = "clips", "latents"
 SPLITS: tuple[Split, Split] = ("train", "test")
-ENCODING = b"2"
+ENCODING = b"3"
 """Raised with what is kept of a clip."""
 EACH = 10
 """Of clips without a split, one in so many is held out."""
@@ -32,7 +32,8 @@ class Taught:
     """Why, by name."""
 
 
-def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], None] = lambda name: None) -> Taught:
+def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], None] = lambda name: None, *,
+            close: bool = True) -> Taught:
     """Encode what is not encoded yet, by the trained codec and speech encoder in `out`.
 
     Args:
@@ -40,6 +41,7 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
         out: Holds `codec.safetensors` and `speech.safetensors`; gets `clips/` and `latents/`.
         config: Sizes.
         told: Is told the name of each clip.
+        close: Whether clips are close-ups, or as they were filmed (see `data.prepare`).
 
     Raises:
         BadInputError: No clip can be used for training, or none to hold out.
@@ -53,7 +55,7 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
     known = hashlib.sha256(of).hexdigest()[:16]
     kept = out / LATENTS / known
     kept.mkdir(parents=True, exist_ok=True)
-    skipped = dict(prepare(data, out / CLIPS, config.side, told).skipped)
+    skipped = dict(prepare(data, out / CLIPS, config.side, told, close=close).skipped)
     found = {split: _encoded(_clips(out / CLIPS, split), encode, kept, skipped, told) for split in SPLITS}
     train, held = found["train"], found["test"]
     if not held:  # real video does not say who is in it

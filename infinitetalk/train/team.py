@@ -21,7 +21,7 @@ PATIENCE = 60.0
 
 @contextmanager
 def team(processes: int, data: Path, out: Path, config: SmallConfig, minutes: float, recipe: DitRecipe,
-         start: Path | None = None) -> Iterator[Team | None]:
+         start: Path | None = None, close: bool = True) -> Iterator[Team | None]:
     """Start the other processes; within this, the first is to train by `train_transformer` with the same as they.
 
     Args:
@@ -32,6 +32,7 @@ def team(processes: int, data: Path, out: Path, config: SmallConfig, minutes: fl
         minutes: Of this piece.
         recipe: How.
         start: Weights to begin with.
+        close: See `lessons`.
     """
     if processes < 2:
         yield None
@@ -41,7 +42,7 @@ def team(processes: int, data: Path, out: Path, config: SmallConfig, minutes: fl
     context = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads, which do not live
     with TemporaryDirectory() as folder:
         meeting = Path(folder, "meeting")
-        same = (processes, meeting, data, out, config, minutes, recipe, start)
+        same = (processes, meeting, data, out, config, minutes, recipe, start, close)
         others = [context.Process(target=_train, args=(rank, *same), daemon=True) for rank in range(1, processes)]
         for one in others:
             one.start()
@@ -58,9 +59,10 @@ def team(processes: int, data: Path, out: Path, config: SmallConfig, minutes: fl
 
 
 def _train(rank: int, processes: int, meeting: Path, data: Path, out: Path, config: SmallConfig, minutes: float,
-           recipe: DitRecipe, start: Path | None) -> None:
+           recipe: DitRecipe, start: Path | None, close: bool) -> None:
     """One of the others."""
     torch.set_num_threads(1)
     member = Team(rank, processes, meeting)
-    train_transformer(lessons(data, out, config).lessons, out, config, minutes, recipe=recipe, start=start, team=member)
+    taught = lessons(data, out, config, close=close)
+    train_transformer(taught.lessons, out, config, minutes, recipe=recipe, start=start, team=member)
     member.leave()

@@ -102,6 +102,7 @@ def make_clip(seed: int, seconds: float, size: int | tuple[int, int], rate: floa
 
 
 def _truth(scene: Scene, drawn: Rendered) -> tuple[Truth, ...]:
-    return tuple(Truth(visemes=its.visemes, motion=its.motion, beats=its.beats, mouth=mouth, person=one,
-                       phonemes=words.phonemes, stresses=words.stresses)
-                 for one, words, its, mouth in zip(scene.people, scene.speech, scene.acts, drawn.mouths, strict=True))
+    return tuple(Truth(visemes=its.visemes, motion=its.motion, beats=its.beats, mouth=mouth, face=face,
+                       person=one, phonemes=words.phonemes, stresses=words.stresses)
+                 for one, words, its, mouth, face in zip(scene.people, scene.speech, scene.acts, drawn.mouths,
+                                                         drawn.faces, strict=True))

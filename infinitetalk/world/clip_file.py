@@ -26,12 +26,12 @@ from infinitetalk.world.scene import Camera, Clip, Floats, Motion, Person, Phone
 from infinitetalk.world.speech import RATE
 
 VIDEO, TRUTH = ".mkv", ".safetensors"
-VERSION = "1"
+VERSION = "2"
 """Of the layout of the truth."""
 CODEC, PIXELS, HOW = "libx264rgb", "bgr24", {"qp": "0", "preset": "ultrafast"}
 """Lossless. At 128 pixels 13 kB a frame, 0.5 ms to write and 1.2 ms to read; FFV1 needs 15 kB, 1.4 and 2.3 ms, raw
 pixels 49 kB. Lossy H.264 needs 2 kB, but is wrong by up to 50 levels around the lips."""
-PER_FRAME = ("visemes", "beats", "mouth")
+PER_FRAME = ("visemes", "beats", "mouth", "face")
 MOTION = ("units", "head", "torso", "arms", "gaze")
 AGAIN = "Delete it, and render its seed again"
 

@@ -62,6 +62,8 @@ class Figure:
     """What does not move: canonical place, paint, kind and shade, (N, 9)."""
     lips: NDArray[np.int64]
     """Vertices of the lips."""
+    eyeballs: NDArray[np.int64]
+    """Vertices of both eyes."""
     eyes: float
     """Height of the eyes, in metres."""
 
@@ -90,6 +92,7 @@ def assemble(person: Person) -> Figure:
                "cloth": np.concatenate(moved[:len(clothes)]),
                "hair": np.concatenate([np.zeros((0, 3), np.int64), *moved[len(clothes):]])}, facets=facets,
         gather=gatherer(facets, start), still=still, lips=np.flatnonzero(found.marks[:, LIPS] > 0.4),
+        eyeballs=found.of_part(LEFT_EYE, RIGHT_EYE),
         eyes=float(rest[found.of_part(LEFT_EYE, RIGHT_EYE), 2].mean()))
 
 
@@ -137,12 +140,29 @@ def pose(figure: Figure, motion: Motion, frames: range) -> tuple[Floats, Floats]
     own = len(found.mean)
     moved = (found.units @ units.T).reshape(own, 3, len(picked)).transpose(0, 2, 1)             # (V, F, 3)
     bones = bone_moves(found, figure.heads, _turns(found, figure.heads, motion, picked), len(picked))
-    blended = (figure.skin @ bones.reshape(len(bones), -1)).reshape(-1, len(picked), 3, 4)      # (N, F, 3, 4)
     rest = np.repeat(figure.rest[:, None], len(picked), 1)
     rest[:own] += moved
-    points = np.einsum("nfij,nfj->nfi", blended[..., :3], rest) + blended[..., 3]
-    points = np.ascontiguousarray(points.transpose(1, 0, 2), np.float32)
+    points = np.ascontiguousarray(_skinned(figure.skin, bones, rest).transpose(1, 0, 2), np.float32)
     return points, normals(points, figure.facets, figure.gather)
+
+
+def landmarks(figure: Figure, motion: Motion, frames: range) -> Floats:
+    """Middle of the eyes, and of the lips as if they were at rest, (F, 2, 3): where the head has taken the face."""
+    picked = np.array(frames)
+    bones = bone_moves(body(), figure.heads, _turns(body(), figure.heads, motion, picked), len(picked))
+    middles = [_skinned(figure.skin[some], bones, np.repeat(figure.rest[some][:, None], len(picked), 1)).mean(0)
+               for some in (figure.eyeballs, figure.lips)]
+    return np.asarray(np.stack(middles, 1), np.float32)
+
+
+def _skinned(
+    weights: Any,  # sparse (n, J)
+    bones: Floats,  # (J, F, 3, 4)
+    rest: Floats,  # (n, F, 3)
+) -> Floats:
+    """Where the bones take vertices: (n, F, 3)."""
+    blended = (weights @ bones.reshape(len(bones), -1)).reshape(*rest.shape[:2], 3, 4)
+    return np.asarray(np.einsum("nfij,nfj->nfi", blended[..., :3], rest) + blended[..., 3], np.float32)
 
 
 def _turns(found: Body, heads: Floats, motion: Motion, picked: NDArray[np.int64]) -> Mapping[str, Floats]:

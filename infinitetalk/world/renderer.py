@@ -15,7 +15,7 @@ import numpy as np
 from infinitetalk.errors import BadInputError, InfiniteTalkError
 from infinitetalk.world import shaders
 from infinitetalk.world.drawing import Drawing, set_all
-from infinitetalk.world.figure import Figure, assemble, pose
+from infinitetalk.world.figure import Figure, assemble, landmarks, pose
 from infinitetalk.world.scene import (
     LENS,
     Backdrop,
@@ -27,7 +27,7 @@ from infinitetalk.world.scene import (
     Pixels,
     Rendered,
 )
-from infinitetalk.world.view import lamp_view, look, mouth_box, projection, stand
+from infinitetalk.world.view import face_box, lamp_view, look, mouth_box, projection, stand
 
 BATCH = 16
 """Frames posed at once."""
@@ -105,22 +105,25 @@ class Renderer:
         scene.repeat_x = scene.repeat_y = False
         wall = self._wall(eyes)
         pixels = np.empty((len(picked), *self.size, 3), np.uint8)
-        mouths = np.empty((len(people), len(picked), 4), np.float32)
+        mouths, faces = np.empty((2, len(people), len(picked), 4), np.float32)
         try:
             for start in range(0, len(picked), BATCH):
                 some = picked[start:start + BATCH]
                 posed = [stand(*pose(f, people[i][1], some), i, len(people)) for i, f in enumerate(figures)]
+                marks = [landmarks(f, people[i][1], some) for i, f in enumerate(figures)]  # (F, 2, 3) each
+                marks = [stand(one, one, i, len(people))[0] for i, one in enumerate(marks)]
                 for k, frame in enumerate(some):
                     view, lens = self._lens(camera.path[frame], LENS.get(camera.framing, 1.0), eyes)
                     for i, (points, _) in enumerate(posed):
                         mouths[i, start + k] = mouth_box(points[k, figures[i].lips], lens @ view, self.size)
+                        faces[i, start + k] = face_box(marks[i][k], lens @ view, lens, self.size)
                     for buffer, (points, out) in zip(buffers, posed, strict=True):
                         buffer.write(points[k], out[k])
                     pixels[start + k] = self._draw(buffers, backdrop.light, view, lens, wall, scene, eyes)
         finally:
             for thing in (*buffers, scene, wall):
                 thing.release()
-        return Rendered(pixels, mouths)
+        return Rendered(pixels, mouths, faces)
 
     def _figure(self, person: Person) -> Figure:
         """The person's mesh, the last few kept."""

@@ -135,6 +135,8 @@ class Rendered(NamedTuple):
     """(F, H, W, 3)."""
     mouths: Floats
     """Left, top, right, bottom of every mouth in pixels, inside the frame, right and bottom exclusive, (P, F, 4)."""
+    faces: Floats
+    """The same of every face, which speech does not move (`view.face_box`), (P, F, 4)."""
 
 
 class Phoneme(NamedTuple):
@@ -156,6 +158,8 @@ class Truth:
     """Strength of the gesture that stresses a word, (F,)."""
     mouth: Floats
     """Left, top, right, bottom in pixels, (F, 4)."""
+    face: Floats
+    """The same of the face (`view.face_box`), (F, 4)."""
     person: Person
     phonemes: tuple[Phoneme, ...]
     stresses: tuple[float, ...]

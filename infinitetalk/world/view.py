@@ -17,6 +17,12 @@ MARGIN = 0.30
 """Of a mouth box, as a share of its larger side, on each side."""
 
 
+FACE_MIDDLE = 0.58
+"""Of the way from the lips to the eyes lies the middle of a face's box."""
+FACE_SIDE = 2.0
+"""Sides of it against that way."""
+
+
 def stand(points: Floats, out: Floats, index: int, count: int) -> tuple[Floats, Floats]:
     """Moves one of several people to their place, turned a little to the middle."""
     if count == 1:
@@ -35,6 +41,30 @@ def mouth_box(lips: Floats, matrix: Floats, size: tuple[int, int]) -> Floats:
     margin = MARGIN * max(np.ptp(x), np.ptp(y))
     box = np.array([x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin], np.float32)
     return np.clip(box, 0, [size[1], size[0]] * 2).astype(np.float32)
+
+
+def face_box(
+    marks: Floats,  # (2, 3)
+    matrix: Floats,  # (4, 4)
+    lens: Floats,  # (4, 4)
+    size: tuple[int, int],
+) -> Floats:
+    """Square around a face, left, top, right, bottom in pixels, about as detectors box one: brows to chin.
+
+    Speech does not move it: it is told by the middles of eyes and resting lips (`figure.landmarks`), by how far they
+    are apart in space and from the camera. It may reach out of the frame.
+
+    Args:
+        marks: Eyes and lips.
+        matrix: View and projection.
+        lens: The projection alone.
+        size: Of the frame, (H, W).
+    """
+    seen = np.concatenate([marks, np.ones((2, 1), np.float32)], 1) @ matrix.T
+    eyes, lips = ((seen[:, :2] / seen[:, 3:] * [1, -1] + 1) / 2 * [size[1], size[0]])
+    apart = float(np.linalg.norm(marks[0] - marks[1])) * lens[1, 1] * size[0] / 2 / seen[:, 3].mean()
+    middle, half = lips + FACE_MIDDLE * (eyes - lips), FACE_SIDE * apart / 2
+    return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
 
 def look(eye: NDArray[Any], target: NDArray[Any]) -> Floats:

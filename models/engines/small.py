@@ -3,12 +3,11 @@
 **They know nothing but the synthetic world**: they were trained on people that this project renders, and on nobody
 else. Given real people they make mush of the face. Their place is the demonstration, tests, and experiments on a CPU.
 
-*Where.* Their pictures are square, of 64 (`lite`) or 128 (`nano`) pixels, and they were trained on heads. So what they
-generate is always a square around one head, for the region `frame` too: a whole frame in 64 pixels would be worth
-nothing, and what is not generated stays as it was filmed. The square is `AROUND` times the face as the detector boxes
-it, holds it wherever it moves in the shot, and is shifted to lie in the frame; without a face it is the middle of the
-frame. Within the square the lower face alone is made anew, follows the face, and is laid upon the source's own pixels;
-where no face is seen, all of the square.
+*Where.* Their pictures are square, of 64 (`lite`) or 128 (`nano`) pixels, and they were trained on close-ups. So what
+they see is a square that follows one face from frame to frame (`infinitetalk.closeup`), for the region `frame` too: a
+whole frame in 64 pixels would be worth nothing. In it the lower face alone is made anew, and laid where it was upon the
+source's own pixels. What is handed on is the area that holds the square wherever it moves in the shot. Where no face is
+seen it is a square in the middle of the frame, and all of it is made anew.
 
 *Who.* One head, and its voice: of those who are heard, the one whose face is largest, since where a shot is
 generated must be known before it is listened to. Where no speaker's face is seen, the loudest voice drives.
@@ -18,7 +17,7 @@ generated must be known before it is listened to. Where no speaker's face is see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from infinitetalk import closeup
 from models.engines.infinitetalk import told
-from models.engines.infinitetalk_cast import area, cast, cut_out, face_box, loudest
+from models.engines.infinitetalk_cast import area, cast, cut_out, loudest
 from models.engines.local_weights import weights_hash
 from models.engines.options import Adapter, read_options
 from models.errors import InputError, SetupError
@@ -39,16 +39,10 @@ from models.timebase import generation_divisor
 
 if TYPE_CHECKING:
     from infinitetalk.engine import Engine, Take
-    from infinitetalk.shot import Box
     from infinitetalk.stream import GeneratedChunk, StreamSettings
 
 LIBRARIES = ("torch", "safetensors", "PIL")
-AROUND = 1.4
-"""Sides of the square against the face's box: brows to chin with a little around them, as in training."""
-MOUTH = (0.5, 0.8)
-"""Where the mouth's middle lies in a face's box, in its widths and heights (median of 80 rendered faces; 0.44 to 0.57
-and 0.74 to 0.90)."""
-SOFT = 0.3
+SOFT = 0.25
 """Share of the way from the middle of a lower face to its edge over which it fades into what was filmed."""
 STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
@@ -143,15 +137,26 @@ class Small(Adapter):
     # -- where --------------------------------------------------------------------------------------------------------
 
     def placement(self, request: ShotRequest) -> tuple[int, int, Placement]:
-        """The square around the head of whom is driven.
+        """The area around the face of whom is driven.
 
         Raises:
             InputError: The request's profile or reference is not one that shots are dubbed with.
         """
         self._check(request)
-        seen = foremost(request)
-        place = square(seen and seen[1], request.width, request.height)
+        seen = self._squares(request)
+        place = middle(request.width, request.height) if seen is None else area_of(seen, request.width, request.height)
         return place.width, place.height, place
+
+    def _squares(self, request: ShotRequest) -> NDArray[np.float32] | None:
+        """Left, top, right, bottom of what is seen of each generated frame, in pixels of the source, (F, 4); None: no
+        face is seen."""
+        seen = foremost(request)
+        if seen is None:
+            return None
+        looks = np.array(seen[1].boxes, np.float64)  # (n, 5): frame, x, y, width, height
+        boxes = np.concatenate((looks[:, 1:3], looks[:, 1:3] + looks[:, 3:]), 1)
+        frames = request.start + np.arange(request.generated_frames) * generation_divisor(request.rate)
+        return closeup.follow(looks[:, 0], boxes, frames).boxes()
 
     def _check(self, request: ShotRequest) -> None:
         if request.reference not in {"source", "image"}:
@@ -178,28 +183,26 @@ class Small(Adapter):
             before = None if state is None else ChunkState.load(state)
             done = start_chunk and self.geometry.frames + (start_chunk - 1) * (
                 self.geometry.frames - self.geometry.context)
-            region = self._region(shot.request)
-            for chunk in self._engine().dub(self._take(shot, region), self._settings(shot.request), before):
-                frames = self._laid(shot, chunk, done, region)
+            squares = self._squares(shot.request)
+            for chunk in self._engine().dub(self._take(shot, squares), self._settings(shot.request), before):
+                frames = self._laid(shot, chunk, done, squares)
                 done += len(frames)
                 yield Chunk(index=chunk.index, frames=frames, state=chunk.state.save())
 
-    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int, region: Callable[[int], Box] | None) -> Frames:
+    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int, squares: NDArray[np.float32] | None) -> Frames:
         """New frames of a chunk upon the source's own pixels, as large as these: (F, H, W, 3); `first` is the first."""
         width, height, place = self.placement(shot.request)
-        made = np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])  # (F, H, W, 3)
-        if chunk.made is None or region is None:
-            return made
-        share = np.stack([enlarged(one * oval(region(first + at), self._side), (width, height))
-                          for at, one in enumerate(chunk.made)]).clip(0, 1)[..., None]  # (F, H, W, 1)
-        filmed = np.stack([cut_out(shot.frame(first + at), place, (width, height)) for at in range(len(made))])
-        frames: Frames = np.rint(filmed + share * (made.astype(np.float32) - filmed)).astype(np.uint8)
-        return frames
-
-    def _region(self, request: ShotRequest) -> Callable[[int], Box] | None:
-        """Frame of the shot → what of the square is made anew; None: all, since no face is seen."""
-        seen, divisor, place = foremost(request), generation_divisor(request.rate), self.placement(request)[2]
-        return seen and (lambda index: lower_face(seen[1], request.start + index * divisor, place, self._side))
+        if chunk.made is None or squares is None:
+            return np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])
+        inside = squares - np.array([place.x, place.y] * 2, np.float32)  # (n, 4)
+        soft = oval(closeup.lower_face(self._side), self._side)  # (S, S)
+        laid = []
+        for at, (frame, made) in enumerate(zip(chunk.frames, chunk.made, strict=True), start=first):
+            filmed = cut_out(shot.frame(at), place, (width, height))
+            share = closeup.lay((made * soft).astype(np.float32), inside[at], (height, width)).clip(0, 1)[..., None]
+            new = closeup.lay(frame, inside[at], (height, width)).astype(np.float32)
+            laid.append(np.rint(filmed + share * (new - filmed)).astype(np.uint8))
+        return np.stack(laid)
 
     def _settings(self, request: ShotRequest) -> StreamSettings:
         from infinitetalk.reference import Image as StillReference
@@ -210,14 +213,17 @@ class Small(Adapter):
                             self._options.color)
         return streamed if request.reference == "source" else replace(streamed, reference=StillReference())
 
-    def _take(self, shot: ShotInput, region: Callable[[int], Box] | None) -> Take:
+    def _take(self, shot: ShotInput, squares: NDArray[np.float32] | None) -> Take:
         from infinitetalk.engine import Speaker, Take
 
-        request = shot.request
-        side, place = self._side, self.placement(request)[2]
-        return Take(frame=lambda index: cut_out(shot.frame(index), place, (side, side)),
+        request, side = shot.request, self._side
+        x, y, width, height = (getattr(self.placement(request)[2], name) for name in ("x", "y", "width", "height"))
+        seen = squares if squares is not None else np.tile(
+            np.array([x, y, x + width, y + height], np.float32), (request.generated_frames, 1))
+        return Take(frame=lambda index: closeup.cut(shot.frame(index), seen[index], side),
                     frames=request.generated_frames, rate=request.rate / generation_divisor(request.rate),
-                    size=(side, side), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed, region=region)
+                    size=(side, side), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed,
+                    region=None if squares is None else lambda index: closeup.lower_face(side))
 
     def load(self, request: ShotRequest) -> None:
         """Load the networks."""
@@ -273,30 +279,12 @@ def driven(shot: ShotInput) -> str:
     return seen[0] if seen else loudest(shot.tracks, 1)[0]
 
 
-def lower_face(face: FaceTrack, frame: int, place: Placement, side: int) -> Box:
-    """What of a face is made anew in a frame of the source: left, top, right, bottom in pixels of the generated square.
-
-    Args:
-        face: With the frames at which it was looked for; between them it moves evenly.
-        frame: Of the source.
-        place: The square.
-        side: Pixels along it as it is generated.
-    """
-    from infinitetalk.region import LOWER_FACE
-
-    at = [box[0] for box in face.boxes]
-    x, y, width, height = (float(np.interp(frame, at, [box[axis] for box in face.boxes])) for axis in (1, 2, 3, 4))
-    middle = (x + MOUTH[0] * width - place.x, y + MOUTH[1] * height - place.y)
-    scale, reach = side / place.width, AROUND * max(width, height)
-    left, top, right, bottom = ((middle[edge % 2] + reach * LOWER_FACE[edge]) * scale for edge in range(4))
-    return left, top, right, bottom
-
-
-def oval(box: Box, side: int) -> NDArray[np.float32]:
-    """What of the generated square a lower face fills, (S, S), 0 to 1: hair and walls beside it stay as filmed."""
+def oval(box: tuple[float, float, float, float], side: int) -> NDArray[np.float32]:
+    """What of the generated square a lower face fills, (S, S), 0 to 1: a rounded box, in which the corners of the mouth
+    are, too; hair and walls beside it stay as filmed."""
     at = np.arange(side) + 0.5
     across, down = ((2 * at - low - high) / (high - low) for low, high in ((box[0], box[2]), (box[1], box[3])))
-    away = np.hypot(across[None], down[:, None])  # 1 at the edge
+    away = (across[None] ** 4 + down[:, None] ** 4) ** 0.25  # 1 at the edge
     share: NDArray[np.float32] = np.clip((1 - away) / SOFT, 0, 1).astype(np.float32)
     return share
 
@@ -308,20 +296,25 @@ def enlarged(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(Pictures.fromarray(picture).resize(size, Pictures.Resampling.BICUBIC))
 
 
-def square(face: FaceTrack | None, width: int, height: int) -> Placement:
-    """A square around a face, inside a frame of `width` × `height`; its side and corner are even.
+def area_of(squares: NDArray[np.float32], width: int, height: int) -> Placement:
+    """What holds squares (F, 4), as far as it lies in a frame of `width` × `height`; corners and sides are even."""
+    low = np.floor(squares[:, :2].min(0)).astype(int)
+    high = np.ceil(squares[:, 2:].max(0)).astype(int)
+    (left, right), (top, bottom) = (_even(int(a), int(b), size) for a, b, size in zip(low, high, (width, height),
+                                                                                     strict=True))
+    return Placement(x=left, y=top, width=right - left, height=bottom - top)
 
-    Args:
-        face: With all places where it was seen; None: the middle of the frame.
-        width: Of the source frame.
-        height: Of the source frame.
-    """
+
+def _even(low: int, high: int, size: int) -> tuple[int, int]:
+    """Even edges around [low, high), two or more pixels apart, in a frame of `size`, of which an odd pixel is left."""
+    most = size - size % 2
+    left = min(max(low - low % 2, 0), most - 2)
+    return left, max(min(high + high % 2, most), left + 2)
+
+
+def middle(width: int, height: int) -> Placement:
+    """The largest square in the middle of a frame of `width` × `height`; its side and corner are even."""
     most = min(width, height)
-    x, y, wide, high = face_box(face) if face is not None else (0, 0, width, height)
-    side = most
-    if face is not None:
-        side = min(most, 2 + round(max(wide, high) + (AROUND - 1) * max(max(box[3:]) for box in face.boxes)))
-    side = max(side - side % 2, min(most, 2))
-    left, top = (min(max(round(low + length / 2 - side / 2), 0), size - side)
-                 for low, length, size in ((x, wide, width), (y, high, height)))
-    return Placement(x=left - left % 2, y=top - top % 2, width=side, height=side)
+    side = max(most - most % 2, min(most, 2))
+    left, top = ((size - side) // 4 * 2 for size in (width, height))
+    return Placement(x=left, y=top, width=side, height=side)

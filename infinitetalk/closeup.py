@@ -1,0 +1,94 @@
+"""A square that follows a face: what small networks learn from, and where they make lips anew.
+
+In 64 pixels a face has too few to be filmed with what is around it, and a network that must first find the mouth has
+little left for what it says. So each frame is seen through a square that goes with the face, in which eyes, nose and
+mouth have their places (as Wav2Lip, arXiv 2008.10010, and LatentSync, arXiv 2412.09262, align theirs); what is made
+there is laid back where it was.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float32]
+SIDE = 1.2
+"""Sides of the square against the side of the face's box, which goes from brows to chin."""
+DOWN = 0.1
+"""The square's middle lies below the box's by this share of its side, so that an open jaw is inside."""
+LOWER_FACE = (0.25, 0.5, 0.75, 1.0)
+"""Left, top, right, bottom of what speech moves, in sides of the square: from below the nose to below the chin. These
+are whole tokens of the transformer."""
+MOUTH = (0.32, 0.54, 0.68, 0.80)
+"""The same of the mouth, about."""
+SMOOTH = 5
+"""Looks over whose sizes the median is taken: detectors know sizes by steps of a fifth."""
+
+
+class Squares(NamedTuple):
+    """The square of each frame, in pixels of the source."""
+
+    left: Floats  # (F,)
+    top: Floats  # (F,)
+    side: Floats  # (F,)
+
+    def boxes(self) -> Floats:
+        """Left, top, right, bottom: (F, 4)."""
+        return np.stack((self.left, self.top, self.left + self.side, self.top + self.side), 1)
+
+
+def follow(
+    at: ArrayLike,  # (n,) frames at which the face was looked for, rising
+    boxes: ArrayLike,  # (n, 4) left, top, right, bottom of the face there, in pixels
+    frames: ArrayLike,  # (F,)
+) -> Squares:
+    """The squares at some frames; between looks they move evenly, before the first and after the last they stand."""
+    at, boxes, frames = (np.asarray(one, np.float64) for one in (at, boxes, frames))
+    sizes = (boxes[:, 2:] - boxes[:, :2]).max(1)  # (n,)
+    reach = SMOOTH // 2
+    sizes = np.array([np.median(sizes[max(0, look - reach):look + reach + 1]) for look in range(len(sizes))])
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2 + [0, 1] * (DOWN * sizes)[:, None]  # (n, 2)
+    x, y, side = (np.interp(frames, at, one) for one in (*middles.T, SIDE * sizes))
+    return Squares(*((one).astype(np.float32) for one in (x - side / 2, y - side / 2, side)))
+
+
+def cut(
+    frame: NDArray[np.uint8],  # (H, W, 3)
+    box: ArrayLike,  # (4,) left, top, right, bottom; fractions of pixels, and places beyond the frame, are allowed
+    side: int,
+) -> NDArray[np.uint8]:  # (S, S, 3)
+    """What is seen through a square; beyond the frame its border goes on."""
+    from PIL import Image
+
+    left, top, right, bottom = (float(edge) for edge in np.asarray(box))
+    height, width = frame.shape[:2]
+    beyond = max(0.0, -left, -top, right - width, bottom - height)
+    if beyond:
+        wide = int(np.ceil(beyond))
+        frame = np.pad(frame, ((wide, wide), (wide, wide), (0, 0)), mode="edge")
+        left, top, right, bottom = left + wide, top + wide, right + wide, bottom + wide
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC,
+                                                    box=(left, top, right, bottom)))
+
+
+def lay(
+    made: NDArray[np.uint8] | Floats,  # (S, S, 3) bytes, or (S, S) float32
+    box: ArrayLike,  # (4,) as of `cut`, in pixels of the picture
+    size: tuple[int, int],
+) -> NDArray[np.uint8] | Floats:  # (H, W, 3) or (H, W)
+    """What was made in a square, in its place in a picture of (H, W); black, or 0, elsewhere."""
+    from PIL import Image
+
+    left, top, right, bottom = (float(edge) for edge in np.asarray(box))
+    across, down = made.shape[1] / (right - left), made.shape[0] / (bottom - top)
+    return np.asarray(Image.fromarray(made).transform(
+        (size[1], size[0]), Image.Transform.AFFINE, (across, 0, -left * across, 0, down, -top * down),
+        Image.Resampling.BICUBIC))
+
+
+def lower_face(side: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what is made anew, in pixels of a square of so many."""
+    left, top, right, bottom = (edge * side for edge in LOWER_FACE)
+    return left, top, right, bottom

@@ -40,6 +40,7 @@ from infinitetalk.train.flow import (
 )
 from infinitetalk.train.latents import ClipEncoder, EncodedClip, coverage
 from infinitetalk.train.lessons import lessons as find_lessons
+from infinitetalk.train.lessons import mirrored
 from infinitetalk.train.loop import Recipe, Team
 from infinitetalk.train.probe import Probe
 from models.errors import InputError
@@ -444,10 +445,10 @@ def test_clips_are_encoded_once_and_what_cannot_be_used_is_counted(tmp_path: Pat
     prepared(tmp_path, False, False, False, True)
     told: list[str] = []
     taught = find_lessons(tmp_path, tmp_path, MINI, told.append)
-    assert (len(taught.lessons.train), len(taught.lessons.held), len(told)) == (2, 1, 4)
+    assert (len(taught.lessons.train), len(taught.lessons.held), len(told)) == (4, 1, 6)  # mirrored, too
     assert len(taught.skipped) == 2  # the torn one, and one that is shorter than a chunk
     again = find_lessons(tmp_path, tmp_path, MINI, told.append)
-    assert len(told) == 5  # the short one is looked at again
+    assert len(told) == 7  # the short one is looked at again
     assert torch.equal(again.lessons.train[0].whole, taught.lessons.train[0].whole)
     write_folder(tmp_path, MINI, seed=1)
     other = find_lessons(tmp_path, tmp_path, MINI)
@@ -458,7 +459,20 @@ def test_clips_are_encoded_once_and_what_cannot_be_used_is_counted(tmp_path: Pat
 def test_of_clips_without_a_split_one_in_ten_is_held_out(tmp_path: Path) -> None:
     prepared(tmp_path, *[False] * 4)
     taught = find_lessons(tmp_path, tmp_path, MINI)
-    assert (len(taught.lessons.train), len(taught.lessons.held)) == (2, 1)
+    assert (len(taught.lessons.train), len(taught.lessons.held)) == (4, 1)
+
+
+def test_a_mirrored_clip_says_the_same_with_its_mouth_on_the_other_side() -> None:
+    filmed = clip(0)
+    filmed.mouth[3] = 0
+    other = mirrored(filmed)
+    left, top, right, bottom = filmed.mouth[0].astype(int)
+    inside = other.mouth[0].astype(int)
+    assert np.array_equal(other.frames[5][inside[1]:inside[3], inside[0]:inside[2]][:, ::-1],
+                          filmed.frames[5][top:bottom, left:right])
+    assert not other.mouth[3].any()
+    assert np.array_equal(mirrored(other).mouth, filmed.mouth)
+    assert np.array_equal(other.visemes, filmed.visemes)
 
 
 @pytest.mark.usefixtures("no_preparing")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from infinitetalk.errors import BadInputError
 from infinitetalk.small import codec, speech
@@ -34,7 +36,8 @@ class Taught:
 
 def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], None] = lambda name: None, *,
             close: bool = True) -> Taught:
-    """Encode what is not encoded yet, by the trained codec and speech encoder in `out`.
+    """Encode what is not encoded yet, by the trained codec and speech encoder in `out`; those to learn from in mirror
+    image, too.
 
     Args:
         data: Folder of clips, written by `infinidub world render` or full of talking video.
@@ -56,14 +59,15 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
     kept = out / LATENTS / known
     kept.mkdir(parents=True, exist_ok=True)
     skipped = dict(prepare(data, out / CLIPS, config.side, told, close=close).skipped)
-    found = {split: _encoded(_clips(out / CLIPS, split), encode, kept, skipped, told) for split in SPLITS}
+    found = {split: _encoded(_clips(out / CLIPS, split), encode, kept, skipped, told, both=split == "train")
+             for split in SPLITS}
     train, held = found["train"], found["test"]
     if not held:  # real video does not say who is in it
-        train, held = [clip for index, clip in enumerate(train) if index % EACH], train[::EACH]
+        train, held = [ways for index, ways in enumerate(train) if index % EACH], train[::EACH]
     if not train or not held:
         raise BadInputError(f"{len(train)} clips to learn from and {len(held)} to hold out, {len(skipped)} skipped",
                             where=str(data), hint=f"Give more, of {config.frames} frames at least")
-    return Taught(Lessons(train, held), skipped)
+    return Taught(Lessons([one for ways in train for one in ways], [ways[0] for ways in held]), skipped)
 
 
 def _clips(folder: Path, split: Split) -> Sequence[TalkingClip]:
@@ -73,17 +77,27 @@ def _clips(folder: Path, split: Split) -> Sequence[TalkingClip]:
         return []
 
 
+def mirrored(clip: TalkingClip) -> TalkingClip:
+    """Left and right exchanged: nearly another person, who says the same."""
+    side = clip.frames.shape[2]
+    mouth = np.array([side, 0, side, 0]) + clip.mouth[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1])
+    known = clip.mouth.any(1, keepdims=True)
+    return replace(clip, frames=clip.frames[:, :, ::-1], mouth=np.where(known, mouth, 0).astype(np.float32))
+
+
 def _encoded(clips: Sequence[TalkingClip], encode: ClipEncoder, kept: Path, skipped: dict[str, str],
-             told: Callable[[str], None]) -> list[EncodedClip]:
-    found: list[EncodedClip] = []
+             told: Callable[[str], None], *, both: bool) -> list[list[EncodedClip]]:
+    """Each clip, and on request its mirror image beside it."""
+    found: list[list[EncodedClip]] = []
     for clip in clips:
         name = hashlib.sha256(clip.frames.tobytes() + clip.speech.tobytes()).hexdigest()[:16]
-        file = kept / f"{name}.safetensors"
         try:
-            if not file.exists():
-                told(name)
-                encode(clip).save(file)
-            found.append(EncodedClip.load(file))
+            files = [(clip, kept / f"{name}.safetensors"), (mirrored(clip), kept / f"{name}-mirrored.safetensors")]
+            for one, file in files[:1 + both]:
+                if not file.exists():
+                    told(file.stem)
+                    encode(one).save(file)
+            found.append([EncodedClip.load(file) for _, file in files[:1 + both]])
         except BadInputError as error:
             skipped[name] = str(error)
     return found

@@ -49,7 +49,7 @@ def written(_source: Path, out: Path, _side: int, *_: object) -> Prepared:
         (out / f"clip{number}").mkdir(parents=True, exist_ok=True)
         for part, value in vars(clip(number, 60)).items():
             np.save(out / f"clip{number}" / f"{part}.npy", value)
-    (out / "index.json").write_text(json.dumps({"side": MINI.side, "clips": names}))
+    (out / "index.json").write_text(json.dumps({"side": MINI.side, "close": False, "clips": names}))
     return Prepared(5, {})
 
 

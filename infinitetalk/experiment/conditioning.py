@@ -237,7 +237,7 @@ def _alone() -> None:
 @lru_cache(1)
 def _taught(data: Path, base: Path, config: SmallConfig) -> Taught:
     """What forks learn from, read once a process."""
-    return lessons(data, base, config)
+    return lessons(data, base, config, close=False)
 
 
 def _train_fork(work: Path, data: Path, config: SmallConfig, training: Training, end: float,

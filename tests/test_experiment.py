@@ -41,7 +41,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def written(_source: Path, out: Path, _side: int, *_: object) -> Prepared:
+def written(_source: Path, out: Path, _side: int, *_: object, **_how: object) -> Prepared:
     """What `data.prepare` leaves: two clips to learn from, three of other people."""
     names = []
     for number in range(5):

@@ -51,7 +51,7 @@ def follow(
     sizes = np.array([np.median(sizes[max(0, look - reach):look + reach + 1]) for look in range(len(sizes))])
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 + [0, 1] * (DOWN * sizes)[:, None]  # (n, 2)
     x, y, side = (np.interp(frames, at, one) for one in (*middles.T, SIDE * sizes))
-    return Squares(*((one).astype(np.float32) for one in (x - side / 2, y - side / 2, side)))
+    return Squares(*(one.astype(np.float32) for one in (x - side / 2, y - side / 2, side)))
 
 
 def cut(

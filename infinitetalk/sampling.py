@@ -37,12 +37,16 @@ class Sampling:
     begin: float = 1.0
     """Share of noise that a chunk begins with; below 1, the rest is the source (SDEdit, arXiv 2108.01073): its camera
     is followed more closely, for more of its colours and lips."""
+    temperature: float = 1.0
+    """Standard deviation of the noise that a chunk begins with; below 1, what is made is nearer to the likeliest."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled."""
         check_schedule(self.steps, self.shift, self.begin)
         if self.teacache is not None:
             check_threshold(self.teacache)
+        if not 0 < self.temperature <= 1:
+            raise BadInputError(f"{self.temperature:g}", where="temperature", hint="Give 1, or above 0")
         if self.size not in SHIFTS:
             raise BadInputError(f"{self.size!r} is no size class", where="size", hint=f"There are: {', '.join(SHIFTS)}")
 

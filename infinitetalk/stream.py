@@ -185,6 +185,7 @@ class Chunks:
         conditions = self._conditioner.conditions(
             settings.sampling.guidance.passes, keyframes[0], shot.audio.windows(span.start, span.frames))
         noise = self._noise(shot.seed, span.index, (self._channels, *y.shape[1:])).to(y)    # (C, T, h, w)
+        noise = noise * settings.sampling.temperature
         cache = settings.sampling.start_cache()
 
         def velocity(x: Tensor, t: Tensor, which: Pass) -> Tensor:

@@ -17,7 +17,7 @@ from infinitetalk.engine import Engine, Speaker, Take
 from infinitetalk.pictures import from_uint8
 from infinitetalk.reference import Image
 from infinitetalk.region import FEATHER, Kept, cells, hide, of_frames, visible
-from infinitetalk.small.load import load, settings
+from infinitetalk.small.load import TEMPERATURE, load, settings
 from infinitetalk.state import ChunkState
 from infinitetalk.train.draw import Chunks, DrawSettings, Place
 from infinitetalk.train.latents import ClipEncoder
@@ -130,6 +130,18 @@ def test_networks_are_told_in_training_what_they_are_told_in_a_stream(tmp_path: 
     pixels = from_uint8(torch.from_numpy(filmed.frames[:TINY.frames]).movedim(3, 0))
     hidden = codec().encode(hide(pixels, cells(torch.tensor([closeup.lower_face(TINY.side)] * TINY.frames), SIZE)))
     assert torch.allclose(sample.y()[0, 4:][stays], hidden[stays], atol=2e-3)
+
+
+def test_small_networks_begin_with_less_noise_than_they_learnt_from(tmp_path: Path) -> None:
+    made = load(write_folder(tmp_path))
+    told: list[torch.Tensor] = []
+    made.networks.transformer.register_forward_pre_hook(lambda _, given: told.append(given[0]))
+    list(made.dub(replace(take(filmed()), region=None), HOW))
+    assert float(told[0][0, :, 1:].std()) == pytest.approx(TEMPERATURE, rel=0.05)
+    plain = replace(HOW, sampling=replace(HOW.sampling, temperature=1.0))
+    told.clear()
+    list(made.dub(replace(take(filmed()), region=None), plain))
+    assert float(told[0][0, :, 1:].std()) == pytest.approx(1, rel=0.05)
 
 
 def test_where_no_face_is_known_nothing_is_made_anew_alone() -> None:

@@ -27,6 +27,8 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 """Weights that come with the package, a folder a size."""
 SHIFT = 3.0
 """Of the schedule: that of training."""
+TEMPERATURE = 0.5
+"""So light a network takes some of the noise for picture: with less of it there are fewer blotches (docs/small.md)."""
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Engine:
@@ -79,7 +81,8 @@ def settings(config: SmallConfig, steps: int = 8, audio: float = 1.0, color: flo
         BadInputError: No stream can be so.
     """
     return StreamSettings(size=config.chunk, color=color,
-                          sampling=Sampling(steps=steps, shift=SHIFT, guidance=Guidance(text=1.0, audio=audio)))
+                          sampling=Sampling(steps=steps, shift=SHIFT, guidance=Guidance(text=1.0, audio=audio),
+                                            temperature=TEMPERATURE))
 
 
 def _trained_with(file: Path) -> str:

@@ -23,6 +23,8 @@ LOWER_FACE = (0.25, 0.5, 0.75, 1.0)
 are whole tokens of the transformer."""
 MOUTH = (0.32, 0.54, 0.68, 0.80)
 """The same of the mouth, about."""
+LAID = (0.25, 0.5, 0.75, 0.9)
+"""The same of what is laid upon the source: not the neck, which speech hardly moves."""
 SMOOTH = 5
 """Looks over whose sizes the median is taken: detectors know sizes by steps of a fifth."""
 
@@ -92,3 +94,13 @@ def lower_face(side: int) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of what is made anew, in pixels of a square of so many."""
     left, top, right, bottom = (edge * side for edge in LOWER_FACE)
     return left, top, right, bottom
+
+
+def share(side: int) -> Floats:
+    """How much of what is made covers what was filmed, 0 to 1: all of the mouth, and less and less from there to the
+    edges of `LAID`: (S, S)."""
+    at = (np.arange(side) + 0.5) / side
+    away = [np.maximum((inner - at) / (inner - outer), (at - inner_end) / (outer_end - inner_end)).clip(0)
+            for inner, outer, inner_end, outer_end in zip(MOUTH[:2], LAID[:2], MOUTH[2:], LAID[2:], strict=True)]
+    near = 1 - np.hypot(away[0][None], away[1][:, None]).clip(0, 1)  # (S, S)
+    return (near * near * (3 - 2 * near)).astype(np.float32)  # smooth at both ends: no line is seen

@@ -66,3 +66,16 @@ def test_shares_are_laid_as_they_are() -> None:
     assert laid.dtype == np.float32
     assert np.allclose(laid[22:50, 12:40], 1)
     assert laid.sum() == pytest.approx(32 * 32, rel=0.05)
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_whole_mouth_is_covered_and_nothing_that_was_not_made(side: int) -> None:
+    share = closeup.share(side)
+    left, top, right, bottom = np.round(np.array(closeup.MOUTH) * side).astype(int)
+    assert (share[top:bottom, left:right] > 0.95).all()
+    made = np.zeros((side, side), bool)
+    left, top, right, bottom = (int(edge) for edge in closeup.lower_face(side))
+    made[top:bottom, left:right] = True
+    assert not share[~made].any()
+    assert np.abs(np.diff(share, axis=0)).max() < 0.75 * 64 / side  # it fades: no edge is seen
+    assert np.abs(np.diff(share, axis=1)).max() < 0.75 * 64 / side

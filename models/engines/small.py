@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from infinitetalk.stream import GeneratedChunk, StreamSettings
 
 LIBRARIES = ("torch", "safetensors", "PIL")
-SOFT = 0.25
-"""Share of the way from the middle of a lower face to its edge over which it fades into what was filmed."""
 STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
 SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
@@ -195,7 +193,7 @@ class Small(Adapter):
         if chunk.made is None or squares is None:
             return np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])
         inside = squares - np.array([place.x, place.y] * 2, np.float32)  # (n, 4)
-        soft = oval(closeup.lower_face(self._side), self._side)  # (S, S)
+        soft = closeup.share(self._side)  # (S, S)
         laid = []
         for at, (frame, made) in enumerate(zip(chunk.frames, chunk.made, strict=True), start=first):
             filmed = cut_out(shot.frame(at), place, (width, height))
@@ -277,16 +275,6 @@ def driven(shot: ShotInput) -> str:
     """Whose voice drives the picture."""
     seen = foremost(shot.request)
     return seen[0] if seen else loudest(shot.tracks, 1)[0]
-
-
-def oval(box: tuple[float, float, float, float], side: int) -> NDArray[np.float32]:
-    """What of the generated square a lower face fills, (S, S), 0 to 1: a rounded box, in which the corners of the mouth
-    are, too; hair and walls beside it stay as filmed."""
-    at = np.arange(side) + 0.5
-    across, down = ((2 * at - low - high) / (high - low) for low, high in ((box[0], box[2]), (box[1], box[3])))
-    away = (across[None] ** 4 + down[:, None] ** 4) ** 0.25  # 1 at the edge
-    share: NDArray[np.float32] = np.clip((1 - away) / SOFT, 0, 1).astype(np.float32)
-    return share
 
 
 def enlarged(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -103,4 +103,5 @@ def share(side: int) -> Floats:
     away = [np.maximum((inner - at) / (inner - outer), (at - inner_end) / (outer_end - inner_end)).clip(0)
             for inner, outer, inner_end, outer_end in zip(MOUTH[:2], LAID[:2], MOUTH[2:], LAID[2:], strict=True)]
     near = 1 - np.hypot(away[0][None], away[1][:, None]).clip(0, 1)  # (S, S)
-    return (near * near * (3 - 2 * near)).astype(np.float32)  # smooth at both ends: no line is seen
+    smooth: Floats = (near * near * (3 - 2 * near)).astype(np.float32)  # at both ends: no line is seen
+    return smooth

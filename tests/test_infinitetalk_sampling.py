@@ -224,7 +224,8 @@ def test_presets_take_the_shift_of_their_size_unless_distilled() -> None:
 
 
 @pytest.mark.parametrize("wrong", [
-    lambda: Sampling(temperature=0.0), lambda: Sampling(temperature=1.1), lambda: Sampling(steps=0), lambda: Sampling(steps=-4), lambda: Sampling(shift=0.0), lambda: Sampling(shift=-7.0),
+    lambda: Sampling(temperature=0.0), lambda: Sampling(temperature=1.1),
+    lambda: Sampling(steps=0), lambda: Sampling(steps=-4), lambda: Sampling(shift=0.0), lambda: Sampling(shift=-7.0),
     lambda: Sampling(shift=math.nan), lambda: Sampling(shift=math.inf), lambda: Sampling(size="1080"),
     lambda: Sampling(teacache=-0.1), lambda: Sampling(teacache=math.nan), lambda: Guidance(text=-1.0),
     lambda: Guidance(audio=math.nan), lambda: Guidance(audio=math.inf), lambda: Apg(norm_threshold=-1.0),

@@ -19,8 +19,10 @@ from infinitetalk.world.speech import Split
 
 CLIPS, LATENTS = "clips", "latents"
 SPLITS: tuple[Split, Split] = ("train", "test")
-ENCODING = b"3"
+ENCODING = b"4"
 """Raised with what is kept of a clip."""
+LIGHT, TINT = 0.15, 0.06
+"""Standard deviations of the logarithms of a gamma, and of a gain per colour, by which mirror images differ."""
 EACH = 10
 """Of clips without a split, one in so many is held out."""
 
@@ -77,12 +79,15 @@ def _clips(folder: Path, split: Split) -> Sequence[TalkingClip]:
         return []
 
 
-def mirrored(clip: TalkingClip) -> TalkingClip:
-    """Left and right exchanged: nearly another person, who says the same."""
+def mirrored(clip: TalkingClip, draw: np.random.Generator) -> TalkingClip:
+    """Left and right exchanged, and in other light: nearly another person, who says the same."""
     side = clip.frames.shape[2]
     mouth = np.array([side, 0, side, 0]) + clip.mouth[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1])
     known = clip.mouth.any(1, keepdims=True)
-    return replace(clip, frames=clip.frames[:, :, ::-1], mouth=np.where(known, mouth, 0).astype(np.float32))
+    levels = (np.arange(256)[:, None] / 255) ** np.exp(draw.normal(0, LIGHT)) * np.exp(draw.normal(0, TINT, 3))
+    levels = np.rint(255 * levels.clip(0, 1)).astype(np.uint8)  # (256, 3)
+    return replace(clip, frames=levels[clip.frames[:, :, ::-1], np.arange(3)],
+                   mouth=np.where(known, mouth, 0).astype(np.float32))
 
 
 def _encoded(clips: Sequence[TalkingClip], encode: ClipEncoder, kept: Path, skipped: dict[str, str],
@@ -92,12 +97,13 @@ def _encoded(clips: Sequence[TalkingClip], encode: ClipEncoder, kept: Path, skip
     for clip in clips:
         name = hashlib.sha256(clip.frames.tobytes() + clip.speech.tobytes()).hexdigest()[:16]
         try:
-            files = [(clip, kept / f"{name}.safetensors"), (mirrored(clip), kept / f"{name}-mirrored.safetensors")]
-            for one, file in files[:1 + both]:
+            files = [kept / f"{name}{way}.safetensors" for way in ("", "-mirrored")[:1 + both]]
+            for file in files:
                 if not file.exists():
                     told(file.stem)
-                    encode(one).save(file)
-            found.append([EncodedClip.load(file) for _, file in files[:1 + both]])
+                    draw = np.random.default_rng(int(name, 16))
+                    encode(clip if file is files[0] else mirrored(clip, draw)).save(file)
+            found.append([EncodedClip.load(file) for file in files])
         except BadInputError as error:
             skipped[name] = str(error)
     return found

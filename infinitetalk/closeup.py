@@ -84,8 +84,11 @@ def lay(
     from PIL import Image
 
     left, top, right, bottom = (float(edge) for edge in np.asarray(box))
-    across, down = made.shape[1] / (right - left), made.shape[0] / (bottom - top)
-    return np.asarray(Image.fromarray(made).transform(
+    picture, side = Image.fromarray(made), int(np.ceil(max(right - left, bottom - top)))
+    if side < made.shape[0]:  # where it becomes smaller, pixels are averaged, not picked
+        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+    across, down = picture.width / (right - left), picture.height / (bottom - top)
+    return np.asarray(picture.transform(
         (size[1], size[0]), Image.Transform.AFFINE, (across, 0, -left * across, 0, down, -top * down),
         Image.Resampling.BICUBIC))
 

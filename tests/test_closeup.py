@@ -79,3 +79,10 @@ def test_the_whole_mouth_is_covered_and_nothing_that_was_not_made(side: int) -> 
     assert not share[~made].any()
     assert np.abs(np.diff(share, axis=0)).max() < 0.75 * 64 / side  # it fades: no edge is seen
     assert np.abs(np.diff(share, axis=1)).max() < 0.75 * 64 / side
+
+
+def test_what_becomes_smaller_is_averaged() -> None:
+    fine = np.indices((64, 64)).sum(0) % 2 * np.float32(1)
+    inside = np.s_[22:38, 22:38]
+    assert np.allclose(closeup.lay(fine, (20.3, 20.3, 40.3, 40.3), (60, 60))[inside], 0.5, atol=0.05)
+    assert np.abs(closeup.lay(fine, (0, 0, 64, 64), (64, 64)) - fine).max() < 1e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,31 @@ def test_where_no_speaker_is_seen_the_loudest_drives(folder: Path) -> None:
 
 def test_faces_that_were_never_seen_count_for_nothing() -> None:
     assert foremost(request("A", FaceTrack(id=0, boxes=()))) is None
+
+
+@pytest.mark.parametrize(("rate", "divisor"), [("25", 1), ("50", 2), ("60", 2), ("60000/1001", 2), ("24000/1001", 1)])
+def test_each_frame_is_seen_through_the_square_of_its_own_moment(folder: Path, rate: str, divisor: int) -> None:
+    seen = FaceTrack(id=0, boxes=((100, 40, 60, 40, 40), (139, 118, 60, 40, 40)))  # by 2 pixels a frame
+    told = request("A", seen, start=100, end=140, rate=Fraction(rate))
+
+    def frame(index: int) -> np.ndarray:
+        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        picture[:, 60 + 2 * divisor * index:] = 255  # the face's middle is an edge
+        return picture
+
+    generator = lite(folder)
+    take = generator._take(ShotInput(told, frame, {"A": np.zeros(640, np.float32)}), generator._squares(told))
+    assert take.frames == -(-40 // divisor)
+    for index in (0, 1, 7, take.frames - 1):
+        assert abs(int(np.argmax(take.frame(index)[32, :, 0] > 127)) - 32) <= 1
+
+
+@pytest.mark.parametrize("box", [(10**9, -10**9, 2 * 10**9, 50), (100, 60, 0, 0)])
+def test_boxes_from_elsewhere_do_no_harm(folder: Path, box: tuple[int, int, int, int]) -> None:
+    told = request("A", FaceTrack(id=0, boxes=((0, *box), (8, *box))))
+    place = lite(folder).placement(told)[2]
+    assert place.x + place.width <= WIDTH
+    assert made(lite(folder), shot(told)).shape == (40, place.height, place.width, 3)
 
 
 # -- making it --------------------------------------------------------------------------------------------------------

@@ -152,7 +152,9 @@ class Small(Adapter):
         if seen is None:
             return None
         looks = np.array(seen[1].boxes, np.float64)  # (n, 5): frame, x, y, width, height
-        boxes = np.concatenate((looks[:, 1:3], looks[:, 1:3] + looks[:, 3:]), 1)
+        size = np.array([request.width, request.height])  # a request may come from elsewhere, and tell of any place
+        low = looks[:, 1:3].clip(0, size - 1)
+        boxes = np.concatenate((low, (looks[:, 1:3] + looks[:, 3:]).clip(low + 1, size)), 1)
         frames = request.start + np.arange(request.generated_frames) * generation_divisor(request.rate)
         return closeup.follow(looks[:, 0], boxes, frames).boxes()
 
@@ -278,7 +280,7 @@ def driven(shot: ShotInput) -> str:
 
 
 def enlarged(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """A picture (H, W, 3) of bytes or (H, W) of float32 at another (width, height)."""
+    """A picture (H, W, 3) at another (width, height)."""
     from PIL import Image as Pictures
 
     return np.asarray(Pictures.fromarray(picture).resize(size, Pictures.Resampling.BICUBIC))

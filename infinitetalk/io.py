@@ -168,7 +168,7 @@ class PictureReader:
         rgb = self._convert.reformat(picture, width=max(width, 1), height=picture.height, format="rgb24",
                                      interpolation=EXACT, threads=THREADS)
         pixels = np.asarray(rgb.to_ndarray(), np.uint8)
-        return np.ascontiguousarray(_turned(pixels, picture.side_data.get("DISPLAYMATRIX")))
+        return np.ascontiguousarray(turned(pixels, picture.side_data.get("DISPLAYMATRIX")))
 
 
 def _picture_stream(container: Any, path: Path) -> Any:
@@ -202,7 +202,7 @@ def _check_picture(picture: Any, path: Path) -> None:
                             hint="Convert it to SDR (BT.709) first")
 
 
-def _turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:
+def turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:
     """(H, W, 3) turned and flipped to the nearest quarter turn, as players do by a display matrix."""
     if matrix is None:
         return image

@@ -17,10 +17,11 @@ from infinitetalk.small.config import LITE, NANO, PRESETS, CodecConfig, SmallCon
 from infinitetalk.small.vision import LatentVision, NoText, patches
 from infinitetalk.train.checkpoint import DivergedError
 from infinitetalk.train.codec import CodecLoss, fidelity, mouth_pixels, train_codec, write_codec
-from infinitetalk.train.data import Clips, prepare
+from infinitetalk.train.data import Clips, _clip, prepare
 from infinitetalk.train.latents import TalkingClip
 from infinitetalk.train.loop import Recipe, Run
 from infinitetalk.train.reader import Reader, calm, lip_correlations, read_lips, train_reader
+from infinitetalk.world.clip_file import Recording, load_video
 
 TINY = replace(LITE, name="tiny", side=16, codec=CodecConfig(channels=16, fine=4, middle=8, coarse=8, blocks=2))
 
@@ -306,6 +307,46 @@ def test_videos_are_made_square_and_damaged_ones_are_counted(tmp_path) -> None:
         prepare(source, tmp_path / "out", 32)
     with pytest.raises(BadInputError, match="close-ups"):
         prepare(source, tmp_path / "out", 16, close=False)
+
+
+def test_a_close_up_follows_the_face_that_is_found(tmp_path, monkeypatch) -> None:
+    looked = []
+
+    class Faces:
+        @staticmethod
+        def there() -> bool:
+            return True
+
+        def find(self, frames):
+            at = np.argwhere(frames[0, :, :, 0] > 128)
+            looked.append(len(frames))
+            return np.array([[*at.min(0)[::-1], *at.max(0)[::-1] + 1]], np.float32)
+
+    monkeypatch.setattr("infinitetalk.train.data.HogFaces", Faces)
+    pictures = np.zeros((50, 96, 96, 3), np.uint8)
+    for index, picture in enumerate(pictures):
+        picture[30:50, 20 + index:40 + index] = 255
+    recording = Recording("found", 25, pictures, np.zeros((1, 32_000), np.float32))
+    found = _clip(recording, 32, close=True)
+    assert looked == [1] * 6  # 2.5 a second, as dubbing looks
+    share = found.frames[:, :, :, 0].mean((1, 2)) / 255
+    assert np.allclose(share, 1 / 1.2**2, atol=0.03)
+    assert np.ptp(found.frames.astype(int), axis=0).max() < 90  # it stands still, but for fractions of pixels
+    assert found.anew.any()
+    assert found.mouth.any()
+
+
+def test_a_video_is_held_upright_and_not_where_it_is_too_long(tmp_path, monkeypatch) -> None:
+    video(tmp_path / "lying.mp4")
+    turned = np.array([0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30], np.int32)
+    file = tmp_path / "lying.mp4"
+    whole = file.read_bytes()
+    at = whole.index(b"tkhd") + 4 + 40
+    file.write_bytes(whole[:at] + turned.astype(">i4").tobytes() + whole[at + 36:])
+    assert load_video(file).frames.shape == (13, 48, 32, 3)
+    monkeypatch.setattr("infinitetalk.world.clip_file.LARGEST", 12 * 48 * 32 * 3)
+    with pytest.raises(BadInputError, match="too long"):
+        load_video(file)
 
 
 def test_a_folder_without_a_usable_clip_is_refused(tmp_path) -> None:

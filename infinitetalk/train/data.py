@@ -191,7 +191,8 @@ def _looked_for(recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.flo
         return looks, np.concatenate((middles - halves, middles + halves), 1).astype(np.float32)
     if not HogFaces.there():
         return None
-    found = HogFaces().find(recording.frames)[looks]
+    finder = HogFaces()
+    found = np.concatenate([finder.find(recording.frames[[look]]) for look in looks])  # (n, 4)
     known = np.isfinite(found).all(1)
     return (looks[known], found[known]) if 2 * known.sum() >= len(looks) else None
 

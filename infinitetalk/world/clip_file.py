@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from infinitetalk.errors import BadInputError
-from infinitetalk.io import reading, sound
+from infinitetalk.io import reading, sound, turned
 from infinitetalk.world.scene import Camera, Clip, Floats, Motion, Person, Phoneme, Pixels, Truth
 from infinitetalk.world.speech import RATE
 
@@ -33,6 +33,8 @@ CODEC, PIXELS, HOW = "libx264rgb", "bgr24", {"qp": "0", "preset": "ultrafast"}
 pixels 49 kB. Lossy H.264 needs 2 kB, but is wrong by up to 50 levels around the lips."""
 PER_FRAME = ("visemes", "beats", "mouth", "face")
 MOTION = ("units", "head", "torso", "arms", "gaze")
+LARGEST = 2 << 30
+"""Bytes of a video's pixels: it is whole in memory."""
 AGAIN = "Delete it, and render its seed again"
 
 
@@ -96,18 +98,24 @@ def load_video(path: Path, tracks: int = 1) -> Recording:
     """A talking video of which nothing is known, whole in memory.
 
     Args:
-        path: Any file with picture and sound, upright and of a constant rate.
+        path: Any file with picture and sound, of a constant rate.
         tracks: Channels of sound: 1 mixes them, 2 keeps left and right apart.
 
     Raises:
-        BadInputError: It is absent or damaged, or has no picture or no sound.
+        BadInputError: It is absent or damaged, has no picture or no sound, or is too long.
     """
+    pictures: list[Pixels] = []
     with reading(path) as container:
         if not container.streams.video or not container.streams.video[0].average_rate:
             raise BadInputError("has no moving picture", where=str(path), hint="Give a video")
         rate = float(container.streams.video[0].average_rate)
         container.streams.video[0].codec_context.thread_count = 1  # of small pictures: waiting for others took longer
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        for frame in container.decode(video=0):
+            pictures.append(turned(frame.to_ndarray(format="rgb24"), frame.side_data.get("DISPLAYMATRIX")))
+            if len(pictures) * pictures[0].nbytes > LARGEST:
+                raise BadInputError(f"is too long to be held in memory ({len(pictures) / rate:.0f} s are "
+                                    f"{LARGEST >> 20} MiB)", where=str(path),
+                                    hint="Cut it into clips of a few seconds, or scale it down")
     if not pictures or len({picture.shape for picture in pictures}) > 1:
         raise BadInputError("has no pictures, or of several sizes", where=str(path), hint="Export it again")
     blocks = list(sound(path, RATE, "mono" if tracks == 1 else "stereo"))

@@ -115,7 +115,7 @@ def train_dit(data: Data, out: Folder, size: Size = "lite", minutes: Minutes = 1
 
 def _begun(out: Path, size: str, run: Path, resume: bool) -> SmallConfig:
     """The configuration, once it is certain that no run is overwritten or taken up by mistake."""
-    from infinitetalk.small.config import PRESETS
+    from infinitetalk.small.config import FILE, PRESETS, SmallConfig
 
     if size not in PRESETS:
         raise InputError(f"there is no size {size!r}", where="--config", hint=f"Take {', '.join(PRESETS)}")
@@ -124,6 +124,9 @@ def _begun(out: Path, size: str, run: Path, resume: bool) -> SmallConfig:
         raise InputError("holds a run already", where=str(run), hint="Give --resume to go on, or another --out")
     if resume and not begun:
         raise InputError("holds no run to go on with", where=str(run), hint="Leave out --resume to begin one")
+    if (out / FILE).exists() and SmallConfig.read(out).digest() != PRESETS[size].digest():
+        raise InputError(f"holds weights of another configuration than {size}", where=str(out),
+                         hint="Name another folder, or the configuration that it was begun with")
     out.mkdir(parents=True, exist_ok=True)
     PRESETS[size].save(out)
     return PRESETS[size]
@@ -171,8 +174,9 @@ def _watched(lines: list[dict[str, float]]) -> Callable[[dict[str, float]], None
 
 def _ended(stage: str, piece: Piece, out: Path, as_json: bool, **figures: Any) -> int:
     told = {**figures, "stage": stage, "step": piece.step, "finished": piece.finished}
+    left_out = f", {figures['skipped']} clips skipped" if figures.get("skipped") else ""
     go_on = "" if piece.finished else "; the same command with --resume goes on"
-    answer(as_json, told, f"{stage}: step {piece.step}, weights in {out}{go_on}")
+    answer(as_json, told, f"{stage}: step {piece.step}, weights in {out}{left_out}{go_on}")
     return 0
 
 

@@ -20,6 +20,7 @@ from infinitetalk.conditioning import Conditioner
 from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.networks import Networks
 from infinitetalk.pictures import from_uint8
+from infinitetalk.small.config import SmallConfig
 from infinitetalk.small.load import load_transformer
 from infinitetalk.small.vision import LatentVision
 from infinitetalk.train.checkpoint import BEFORE, NEWEST, TENSORS, DivergedError, read_state, save_state
@@ -514,3 +515,9 @@ def test_the_verb_begins_goes_on_and_refuses(tmp_path: Path, monkeypatch: pytest
         verb(resume=True, heard="music")
     with pytest.raises(InputError, match="lite"):
         verb(size="huge")
+    assert verb(resume=True, visemes=0.0) == 0
+    assert "2 clips skipped" in capsys.readouterr().out
+    monkeypatch.setattr("infinitetalk.small.config.PRESETS", {"lite": replace(MINI, context=9)})
+    with pytest.raises(InputError, match="another configuration"):
+        verb(resume=True, visemes=0.0)
+    assert SmallConfig.read(tmp_path).digest() == MINI.digest()

@@ -145,7 +145,7 @@ def mouth_pixels(
     width: int,
 ) -> Tensor:  # (F, H, W) float32
     """1 where a pixel's middle lies in the box of its frame, else 0."""
-    box = torch.from_numpy(np.ascontiguousarray(boxes, np.float32))  # (F, 4)
+    box = torch.from_numpy(np.array(boxes, np.float32))  # (F, 4)
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     across = (x >= box[:, :1]) & (x < box[:, 2:3])  # (F, W)
     down = (y >= box[:, 1:2]) & (y < box[:, 3:])  # (F, H)

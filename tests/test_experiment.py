@@ -175,6 +175,7 @@ def test_every_arm_has_the_chunks_asked_for_and_forks_differ_in_their_references
     assert len({(arm.weights, repr(one)) for arm, one in zip((a for a in ARMS if a.weights), streams,
                                                              strict=True)}) == len(streams)
     assert {one.color for one in streams} == {0.0}
+    assert {one.sampling.temperature for one in streams} == {1.0}  # that of training
 
 
 def test_controls_are_measured_once_and_arms_stay_even_wherever_it_is_cut() -> None:

@@ -54,10 +54,10 @@ class Arm:
         return self.reference.size(ChunkSize(config.frames, context))
 
     def stream(self, config: SmallConfig, steps: int, audio: float, color: float) -> StreamSettings:
-        """How it is streamed; see `small.load.settings`."""
+        """How it is streamed; see `small.load.settings`. The noise is that of training, as the paper's is."""
         how = usual(config, steps, audio, color)
         return replace(how, size=self.size(config), reference=self.reference,
-                       sampling=replace(how.sampling, begin=self.begin))
+                       sampling=replace(how.sampling, begin=self.begin, temperature=1.0))
 
 
 def arms(config: SmallConfig, sdedit: float) -> tuple[Arm, ...]:

@@ -1,11 +1,14 @@
 """The synthetic world's pictures: same seed same picture, mouths where they are said to be, nothing altered goes in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from infinitetalk.errors import BadInputError, BadWeightsError, InfiniteTalkError
 from infinitetalk.world.background import KINDS, backdrop
 from infinitetalk.world.body import ASSET, body, load
+from infinitetalk.world.clip import draw_scene
 from infinitetalk.world.clothes import LAYERS
 from infinitetalk.world.figure import assemble, pose
 from infinitetalk.world.hair import STYLES
@@ -127,6 +130,17 @@ def test_two_people_stand_side_by_side(renderer):
     change = np.abs(both.frames[0].astype(int) - shut.frames[0]).sum(-1)
     assert change[:, SIZE // 2:].sum() > 0
     assert change[:, :SIZE // 2].sum() == 0
+
+
+def test_of_two_people_the_taller_is_not_seen_to_end_above_the_frames_edge(renderer):
+    scene = draw_scene(0, 1, 25, people=2)
+    cast = [(one, its.motion) for one, its in zip(scene.people, scene.acts, strict=True)]
+    behind = backdrop(scene.backdrop)
+    dark, light = (renderer.render(cast, scene.camera, replace(behind, picture=np.full_like(behind.picture, level)))
+                   .frames[0].astype(int) for level in (0, 255))
+    somebody = np.abs(dark - light).sum(-1) < 30  # (H, W)
+    assert somebody[-1, SIZE // 2:].sum() > 0.1 * SIZE
+    assert not somebody[0].any()
 
 
 def test_a_mouth_out_of_sight_has_no_box(renderer):

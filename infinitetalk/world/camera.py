@@ -20,6 +20,8 @@ NEAREST, FARTHEST = 0.92, 1.25
 FRAMING_SHARES: dict[Framing, float] = {"head": 0.45, "bust": 0.35, "half": 0.20}
 TWO_PEOPLE = 2.9
 """Metres from which two people fit a square picture."""
+TWO_HEIGHT = -0.11
+"""Metres of the target above their eyes' mean height: any lower, and a tall one's legs are seen to end."""
 SLOWEST = 4.0
 """Seconds; moves take at least as long as this, so that short clips are not hurried."""
 
@@ -48,7 +50,7 @@ def draw_camera(rng: Generator, frames: int, rate: float, framing: Framing, peop
     distance, height = FRAMINGS[framing]
     if people > 1:
         distance = max(distance, TWO_PEOPLE / min(max(aspect, 1.0), 1.6))
-        height = FRAMINGS["half"][1]
+        height = TWO_HEIGHT
     path = np.tile([rng.uniform(-0.35, 0.35) / people, rng.uniform(-0.05, 0.12),
                     distance * rng.uniform(0.97, 1.10), 0.0, height], (frames, 1))           # (F, 5)
     path += _moves(rng, kind, times, path[:, 2], people) / ([1, 1, 1] + [LENS.get(framing, 1.0)] * 2)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from infinitetalk.stream import GeneratedChunk, StreamSettings
 
 LIBRARIES = ("torch", "safetensors", "PIL")
+REACH = 3
+"""Pixels around the lower face into which it is laid: so far bicubic interpolation reaches."""
 STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
 SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
@@ -195,14 +197,21 @@ class Small(Adapter):
         if chunk.made is None or squares is None:
             return np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])
         inside = squares - np.array([place.x, place.y] * 2, np.float32)  # (n, 4)
+        lower = closeup.lower_face(self._side)
         soft = closeup.share(self._side)  # (S, S)
-        laid = []
-        for at, (frame, made) in enumerate(zip(chunk.frames, chunk.made, strict=True), start=first):
-            filmed = cut_out(shot.frame(at), place, (width, height))
-            share = closeup.lay((made * soft).astype(np.float32), inside[at], (height, width)).clip(0, 1)[..., None]
-            new = closeup.lay(frame, inside[at], (height, width)).astype(np.float32)
-            laid.append(np.rint(filmed + share * (new - filmed)).astype(np.uint8))
-        return np.stack(laid)
+        pixel = (inside[:, 2:3] - inside[:, :1]) / self._side  # (n, 1)
+        edges = inside[:, [0, 1, 0, 1]] + pixel * (np.array(lower) + np.repeat([-REACH, REACH], 2))  # (n, 4)
+        limits = edges.round().astype(int).clip(0, [width, height] * 2)
+        laid = np.empty((len(chunk.frames), height, width, 3), np.uint8)
+        for at, (picture, frame, made) in enumerate(zip(laid, chunk.frames, chunk.made, strict=True), start=first):
+            picture[:] = cut_out(shot.frame(at), place, (width, height))
+            left, top, right, bottom = limits[at]
+            seen, box = picture[top:bottom, left:right], inside[at] - np.array([left, top, left, top])
+            if seen.size:  # else the lower face is outside of the frame
+                share = closeup.lay((made * soft).astype(np.float32), box, seen.shape[:2]).clip(0, 1)[..., None]
+                new = closeup.lay(frame, box, seen.shape[:2]).astype(np.float32)
+                seen[:] = np.rint(seen + share * (new - seen))
+        return laid
 
     def _settings(self, request: ShotRequest) -> StreamSettings:
         from infinitetalk.reference import Image as StillReference

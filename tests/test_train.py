@@ -481,6 +481,13 @@ def test_a_mirrored_clip_says_the_same_with_its_mouth_on_the_other_side() -> Non
     assert np.array_equal(other.visemes, filmed.visemes)
 
 
+def test_stages_have_their_order(tmp_path: Path) -> None:
+    prepared(tmp_path, False, False)
+    (tmp_path / "speech.safetensors").unlink()
+    with pytest.raises(BadWeightsError, match="train speech"):
+        find_lessons(tmp_path, tmp_path, MINI)
+
+
 @pytest.mark.usefixtures("no_preparing")
 def test_too_few_clips_are_said(tmp_path: Path) -> None:
     prepared(tmp_path, False, False)

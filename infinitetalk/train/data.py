@@ -39,7 +39,7 @@ ASIDE, LARGER = 0.025, 0.08
 to clip; from look to look `ASIDE` again. On rendered faces dlib's are 0.03 to 0.035 and 0.1 in all."""
 SHORTEST = 9
 """Frames: below, a clip teaches nothing."""
-AGAIN = "Prepare the folder again"
+AGAIN = "Delete the folder: it is then prepared anew"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Clips(Sequence[TalkingClip]):
         self.side = side
         self._entries = [one for one in entries if split is None or one.held_out == (split == "test")]
         if not self._entries:
-            raise BadInputError("holds no such clips", where=str(folder), hint="Render more of them, and " + AGAIN)
+            raise BadInputError("holds no such clips", where=str(folder), hint="Render more of them, and go on")
 
     def __len__(self) -> int:
         """How many."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infinitetalk.errors import BadInputError
+from infinitetalk.errors import BadInputError, BadWeightsError
 from infinitetalk.small import codec, speech
 from infinitetalk.small.config import SmallConfig
 from infinitetalk.train.data import Clips, prepare
@@ -53,6 +53,9 @@ def lessons(data: Path, out: Path, config: SmallConfig, told: Callable[[str], No
         BadWeightsError: The codec or the speech encoder is absent or of another configuration.
     """
     files = [out / codec.WEIGHTS, out / speech.WEIGHTS]
+    absent = next((file for file in files if not file.exists()), None)
+    if absent:
+        raise BadWeightsError("is not there", where=str(absent), hint=f"Train it first: infinidub train {absent.stem}")
     small = codec.SmallCodec.read(files[0], config.codec)
     encode = ClipEncoder(small, speech.SpeechFeatures.read(files[1], config.speech), config.frames, config.side)
     # latents of one codec mean nothing to another

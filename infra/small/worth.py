@@ -1,8 +1,8 @@
 """What listening can be worth to the small transformer: how far mouths move latents.
 
-Clips are rendered twice, as they are and with the mouth held at its mean; everything else is the same. The mean square
-of the difference between both latents, in the mouth's cells, is what a network that hears nothing must lose near the
-noise even if it knew all else. An audio gap is to be read against it.
+Clips are rendered twice and seen as close-ups: as they are, and with the mouth held at its mean; everything else is the
+same. The mean square of the difference between both latents, in the mouth's cells, is what a network that hears nothing
+must lose near the noise even if it knew all else. An audio gap is to be read against it.
 
     python infra/small/worth.py DIR     # DIR holds config.json and codec.safetensors
 """
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from infinitetalk import closeup
 from infinitetalk.pictures import from_uint8
 from infinitetalk.small.codec import WEIGHTS, SmallCodec
 from infinitetalk.small.config import SmallConfig
@@ -28,7 +29,8 @@ from infinitetalk.world.clip import SUPERSAMPLE, clip_seed, draw_scene
 from infinitetalk.world.renderer import Renderer
 from infinitetalk.world.scene import FACE_UNITS
 
-CLIPS, FRAMES, RATE = 6, 49, 25
+CLIPS, FRAMES, RATE, SIZE = 6, 49, 25, 112
+LOOKS = np.arange(0, FRAMES, 10)
 MOUTH = [index for index, name in enumerate(FACE_UNITS) if name.startswith(("jaw", "mouth", "tongue"))]
 
 
@@ -36,10 +38,11 @@ def main(folder: Path) -> None:
     """Print a line for each clip, and the mean."""
     config = SmallConfig.read(folder)
     codec = SmallCodec.read(folder / WEIGHTS, config.codec)
-    renderer = Renderer((config.side, config.side), SUPERSAMPLE)
+    renderer = Renderer((SIZE, SIZE), SUPERSAMPLE)
 
-    def latents(frames: NDArray[np.uint8]) -> Tensor:
-        return codec.encode(from_uint8(torch.from_numpy(np.array(frames)).movedim(3, 0)))  # (16, T, h, w)
+    def latents(frames: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Tensor:
+        seen = np.stack([closeup.cut(frame, box, config.side) for frame, box in zip(frames, boxes, strict=True)])
+        return codec.encode(from_uint8(torch.from_numpy(seen).movedim(3, 0)))  # (C, T, h, w)
 
     worths = []
     for index in range(CLIPS):
@@ -49,9 +52,11 @@ def main(folder: Path) -> None:
         still[:, MOUTH] = still[:, MOUTH].mean(0)
         talking, silent = (renderer.render([(scene.people[0], one)], scene.camera, backdrop(scene.backdrop))
                            for one in (motion, replace(motion, units=still)))
-        inside = by_latent(coverage(talking.mouths[0], config.latent.height)).amax(1)  # (T, h, w)
-        true = latents(talking.frames)
-        lost = (true - latents(silent.frames)).square().mean(0)  # (T, h, w)
+        boxes = closeup.follow(LOOKS, talking.faces[0, LOOKS], np.arange(FRAMES)).boxes()  # (F, 4)
+        mouths = (talking.mouths[0] - boxes[:, [0, 1, 0, 1]]) / (boxes[:, 2:3] - boxes[:, :1]) * config.side
+        inside = by_latent(coverage(mouths, config.latent.height)).amax(1)  # (T, h, w)
+        true = latents(talking.frames, boxes)
+        lost = (true - latents(silent.frames, boxes)).square().mean(0)  # (T, h, w)
         moved = (true - true.mean(1, keepdim=True)).square().mean(0)
         share = inside / inside.sum()
         worths.append(float((lost * share).sum()))

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "safetensors", "PIL")
 REACH = 3
 """Pixels around the lower face into which it is laid: so far bicubic interpolation reaches."""
-STEPS: Mapping[str, int] = {"default": 8, "best": 24, "fast-8": 8, "fast-4": 4}
+STEPS: Mapping[str, int] = {"default": 4, "best": 24, "fast-8": 8, "fast-4": 4}
 """Profile → steps of the sampler."""
 SIZES: Mapping[str, tuple[int, int, int]] = {"lite": (64, 33, 9), "nano": (128, 81, 9)}
 """Name → pixels along a side, frames of a chunk, of them context; those of the weights are checked against them."""
@@ -64,7 +64,7 @@ class SmallOptions(Record):
     """Of the weights; filled in."""
     steps: int = Field(0, ge=0)
     """Over the profile's; 0: as it says."""
-    guidance: float = Field(3.0, ge=0)
+    guidance: float = Field(2.0, ge=0)
     """How far mouths go beyond what the weights say by themselves; other than 1 it takes twice the time."""
     color: float = Field(1.0, ge=0, le=1)
     """How much colours are held to those of the shot's first picture."""

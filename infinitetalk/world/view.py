@@ -15,8 +15,6 @@ FACING = 0.10
 """Radians that two people are turned to each other."""
 MARGIN = 0.30
 """Of a mouth box, as a share of its larger side, on each side."""
-
-
 FACE_MIDDLE = 0.58
 """Of the way from the lips to the eyes lies the middle of a face's box."""
 FACE_SIDE = 2.0
@@ -35,9 +33,7 @@ def stand(points: Floats, out: Floats, index: int, count: int) -> tuple[Floats, 
 
 def mouth_box(lips: Floats, matrix: Floats, size: tuple[int, int]) -> Floats:
     """Left, top, right, bottom in pixels around the lips (n, 3), with a margin, cut to the frame."""
-    seen = np.concatenate([lips, np.ones((len(lips), 1), np.float32)], 1) @ matrix.T
-    x = (seen[:, 0] / seen[:, 3] + 1) / 2 * size[1]
-    y = (1 - seen[:, 1] / seen[:, 3]) / 2 * size[0]
+    x, y, _ = _seen(lips, matrix, size)
     margin = MARGIN * max(np.ptp(x), np.ptp(y))
     box = np.array([x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin], np.float32)
     return np.clip(box, 0, [size[1], size[0]] * 2).astype(np.float32)
@@ -60,11 +56,17 @@ def face_box(
         lens: The projection alone.
         size: Of the frame, (H, W).
     """
-    seen = np.concatenate([marks, np.ones((2, 1), np.float32)], 1) @ matrix.T
-    eyes, lips = ((seen[:, :2] / seen[:, 3:] * [1, -1] + 1) / 2 * [size[1], size[0]])
-    apart = float(np.linalg.norm(marks[0] - marks[1])) * lens[1, 1] * size[0] / 2 / seen[:, 3].mean()
+    x, y, depth = _seen(marks, matrix, size)
+    eyes, lips = np.stack([x, y], 1)
+    apart = float(np.linalg.norm(marks[0] - marks[1])) * lens[1, 1] * size[0] / 2 / depth.mean()
     middle, half = lips + FACE_MIDDLE * (eyes - lips), FACE_SIDE * apart / 2
     return np.concatenate([middle - half, middle + half]).astype(np.float32)
+
+
+def _seen(points: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
+    """Where points (n, 3) are seen, x and y in pixels, and how far they are from the camera: (n,) each."""
+    across, down, _, depth = (np.concatenate([points, np.ones((len(points), 1), np.float32)], 1) @ matrix.T).T
+    return (across / depth + 1) / 2 * size[1], (1 - down / depth) / 2 * size[0], depth
 
 
 def look(eye: NDArray[Any], target: NDArray[Any]) -> Floats:

@@ -239,7 +239,7 @@ def _mp4(work: Work, source: Source, picture: Artifact, sounds: Sequence[SoundTr
         if _codec(work, picture) == "hevc":
             codecs["tag:v"] = "hvc1"
         for number, track in enumerate(sounds):
-            codecs |= aac(work.store.path(track.file), f"a:{number}")
+            codecs |= aac(probe(work.store.path(track.file)).audio[0].channels, f"a:{number}")
         out = _mux(work, folder, source, picture, sounds, texts, title, "mp4", codecs)
         mark_mp4(out, [*(one.language for one in sounds), *(one.language for one in texts)])
         _assert_exact(out, source)

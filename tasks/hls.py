@@ -137,7 +137,7 @@ def hls_sound(work: Work, request: SoundRequest) -> Rendition:
         folder = Path(scratch)
         (folder / "sound.flac").symlink_to(given.resolve())
         files = _segments(work, folder, ffmpeg.input("sound.flac").audio, {
-            **aac(given), "flags:a": "+bitexact", "metadata:s:a:0": f"language={alpha3(request.language)}"})
+            **aac(channels), "flags:a": "+bitexact", "metadata:s:a:0": f"language={alpha3(request.language)}"})
         return _rendition(work, files, "mp4a.40.2").model_copy(update={"channels": channels})
 
 

@@ -263,14 +263,13 @@ def stretch(samples: Samples, rate: int, factor: float) -> Samples:
     return np.concatenate([stretched, np.zeros(wanted - len(stretched), np.float32)])
 
 
-def aac(sound: Path, track: str = "a") -> dict[str, str]:
-    """Options with which ffmpeg encodes a sound file as the AAC of an output's track (`a:1`), in its own layout.
+def aac(channels: int, track: str = "a") -> dict[str, str]:
+    """Options with which ffmpeg encodes so many channels as the AAC of an output's track (`a:1`), in its own layout.
 
     5.1 comes out of FLAC with its surrounds at the sides. AAC has a number for the layout with them at the back alone
     (ISO/IEC 14496-3, table 1.19); the other one is described in the stream, where few players look for it, and
     ffmpeg 5.1 cannot measure what it wrote itself.
     """
-    channels = probe(sound).audio[0].channels
     how = {f"c:{track}": "aac", f"b:{track}": str(max(BITRATE, CHANNEL_BITRATE * channels))}
     return how | ({f"channel_layout:{track}": "5.1"} if channels == 6 else {})
 

@@ -8,8 +8,6 @@ there is laid back where it was.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,31 +27,31 @@ SMOOTH = 5
 """Looks over whose sizes the median is taken: detectors know sizes by steps of a fifth."""
 
 
-class Squares(NamedTuple):
-    """The square of each frame, in pixels of the source."""
-
-    left: Floats  # (F,)
-    top: Floats  # (F,)
-    side: Floats  # (F,)
-
-    def boxes(self) -> Floats:
-        """Left, top, right, bottom: (F, 4)."""
-        return np.stack((self.left, self.top, self.left + self.side, self.top + self.side), 1)
-
-
 def follow(
     at: ArrayLike,  # (n,) frames at which the face was looked for, rising
     boxes: ArrayLike,  # (n, 4) left, top, right, bottom of the face there, in pixels
     frames: ArrayLike,  # (F,)
-) -> Squares:
-    """The squares at some frames; between looks they move evenly, before the first and after the last they stand."""
+) -> Floats:  # (F, 4) left, top, right, bottom
+    """The squares at some frames, in pixels of the source: between looks they move evenly, before the first and after
+    the last they stand."""
     at, boxes, frames = (np.asarray(one, np.float64) for one in (at, boxes, frames))
     sizes = (boxes[:, 2:] - boxes[:, :2]).max(1)  # (n,)
     reach = SMOOTH // 2
     sizes = np.array([np.median(sizes[max(0, look - reach):look + reach + 1]) for look in range(len(sizes))])
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 + [0, 1] * (DOWN * sizes)[:, None]  # (n, 2)
     x, y, side = (np.interp(frames, at, one) for one in (*middles.T, SIDE * sizes))
-    return Squares(*(one.astype(np.float32) for one in (x - side / 2, y - side / 2, side)))
+    left, top, side = (one.astype(np.float32) for one in (x - side / 2, y - side / 2, side))
+    return np.stack((left, top, left + side, top + side), 1)
+
+
+def within(
+    boxes: Floats,  # (F, 4)
+    squares: Floats,  # (F, 4), or (1, 4)
+    side: int,
+) -> Floats:  # (F, 4)
+    """Boxes in a picture as they lie in what is seen of it through squares, in pixels of that, and no further."""
+    seen = (boxes - squares[:, [0, 1, 0, 1]]) * side / (squares[:, 2:3] - squares[:, :1])
+    return np.asarray(seen.clip(0, side), np.float32)
 
 
 def cut(

@@ -163,15 +163,15 @@ def _clip(recording: Recording, side: int, close: bool) -> TalkingClip:
     if looks is None:
         height, width = recording.frames.shape[1:3]
         frames = np.stack([_square(recording.frames[index], side) for index in at])  # (F, side, side, 3)
-        return TalkingClip(frames, speech, visemes, _moved(mouth, height, width, side), np.zeros(4, np.float32))
-    seen = closeup.follow(*looks, at).boxes()  # (F, 4)
+        mouth = closeup.within(mouth, np.array([_middle(height, width)], np.float32), side)
+        return TalkingClip(frames, speech, visemes, mouth, np.zeros(4, np.float32))
+    seen = closeup.follow(*looks, at)  # (F, 4)
     frames = np.stack([closeup.cut(recording.frames[index], box, side) for index, box in zip(at, seen, strict=True)])
     if recording.truth:
-        mouth = (mouth - np.tile(seen[:, :2], 2)) * side / (seen[:, 2:3] - seen[:, :1])
+        mouth = closeup.within(mouth, seen, side)
     else:
         mouth = np.tile(side * np.array(closeup.MOUTH, np.float32), (count, 1))
-    return TalkingClip(frames, speech, visemes, mouth.clip(0, side).astype(np.float32),
-                       np.array(closeup.lower_face(side), np.float32))
+    return TalkingClip(frames, speech, visemes, mouth, np.array(closeup.lower_face(side), np.float32))
 
 
 def _looked_for(recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
@@ -203,18 +203,14 @@ def _square(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
     if frame.shape[:2] == (side, side):
         return frame
-    height, width = frame.shape[:2]
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX, box=_middle(*frame.shape[:2])))
+
+
+def _middle(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the largest square in the middle of a picture."""
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX, box=box))
-
-
-def _moved(boxes: NDArray[np.float32], height: int, width: int, side: int) -> NDArray[np.float32]:
-    """Boxes (F, 4) where `_square` brings them."""
-    edge = min(height, width)
-    shift = np.array([(width - edge) // 2, (height - edge) // 2] * 2, np.float32)
-    return np.asarray(np.clip((boxes - shift) * side / edge, 0, side), np.float32)
+    return left, top, left + edge, top + edge
 
 
 def _written(out: Path, name: str, clip: TalkingClip, recording: Recording) -> _Entry:

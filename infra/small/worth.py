@@ -52,8 +52,8 @@ def main(folder: Path) -> None:
         still[:, MOUTH] = still[:, MOUTH].mean(0)
         talking, silent = (renderer.render([(scene.people[0], one)], scene.camera, backdrop(scene.backdrop))
                            for one in (motion, replace(motion, units=still)))
-        boxes = closeup.follow(LOOKS, talking.faces[0, LOOKS], np.arange(FRAMES)).boxes()  # (F, 4)
-        mouths = (talking.mouths[0] - boxes[:, [0, 1, 0, 1]]) / (boxes[:, 2:3] - boxes[:, :1]) * config.side
+        boxes = closeup.follow(LOOKS, talking.faces[0, LOOKS], np.arange(FRAMES))  # (F, 4)
+        mouths = closeup.within(talking.mouths[0], boxes, config.side)
         inside = by_latent(coverage(mouths, config.latent.height)).amax(1)  # (T, h, w)
         true = latents(talking.frames, boxes)
         lost = (true - latents(silent.frames, boxes)).square().mean(0)  # (T, h, w)

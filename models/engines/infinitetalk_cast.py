@@ -73,8 +73,15 @@ def around(faces: Sequence[FaceTrack], width: int, height: int) -> Placement:
     boxes = [_widened(face) for face in faces if face.boxes]
     if not boxes:
         return Placement(x=0, y=0, width=width, height=height)
-    left, right = _even(min(box[0] for box in boxes), max(box[0] + box[2] for box in boxes), width)
-    top, bottom = _even(min(box[1] for box in boxes), max(box[1] + box[3] for box in boxes), height)
+    left, top = (min(box[axis] for box in boxes) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
+    return covering((left, top, right - left, bottom - top), width, height)
+
+
+def covering(box: Box, width: int, height: int) -> Placement:
+    """What holds a box (x, y, width, height), as far as it lies in a frame; even sides where the frame's are."""
+    left, right = _even(box[0], box[0] + box[2], width)
+    top, bottom = _even(box[1], box[1] + box[3], height)
     return Placement(x=left, y=top, width=right - left, height=bottom - top)
 
 

@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 
 from infinitetalk import closeup
 from models.engines.infinitetalk import told
-from models.engines.infinitetalk_cast import area, cast, cut_out, loudest
+from models.engines.infinitetalk_cast import area, cast, covering, cut_out, loudest
 from models.engines.local_weights import weights_hash
 from models.engines.options import Adapter, read_options
 from models.errors import InputError, SetupError
@@ -143,8 +143,7 @@ class Small(Adapter):
             InputError: The request's profile or reference is not one that shots are dubbed with.
         """
         self._check(request)
-        seen = self._squares(request)
-        place = middle(request.width, request.height) if seen is None else area_of(seen, request.width, request.height)
+        place = placed(self._squares(request), request)
         return place.width, place.height, place
 
     def _squares(self, request: ShotRequest) -> NDArray[np.float32] | None:
@@ -158,7 +157,7 @@ class Small(Adapter):
         low = looks[:, 1:3].clip(0, size - 1)
         boxes = np.concatenate((low, (looks[:, 1:3] + looks[:, 3:]).clip(low + 1, size)), 1)
         frames = request.start + np.arange(request.generated_frames) * generation_divisor(request.rate)
-        return closeup.follow(looks[:, 0], boxes, frames).boxes()
+        return closeup.follow(looks[:, 0], boxes, frames)
 
     def _check(self, request: ShotRequest) -> None:
         if request.reference not in {"source", "image"}:
@@ -186,14 +185,16 @@ class Small(Adapter):
             done = start_chunk and self.geometry.frames + (start_chunk - 1) * (
                 self.geometry.frames - self.geometry.context)
             squares = self._squares(shot.request)
+            place = placed(squares, shot.request)
             for chunk in self._engine().dub(self._take(shot, squares), self._settings(shot.request), before):
-                frames = self._laid(shot, chunk, done, squares)
+                frames = self._laid(shot, chunk, done, squares, place)
                 done += len(frames)
                 yield Chunk(index=chunk.index, frames=frames, state=chunk.state.save())
 
-    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int, squares: NDArray[np.float32] | None) -> Frames:
+    def _laid(self, shot: ShotInput, chunk: GeneratedChunk, first: int, squares: NDArray[np.float32] | None,
+              place: Placement) -> Frames:
         """New frames of a chunk upon the source's own pixels, as large as these: (F, H, W, 3); `first` is the first."""
-        width, height, place = self.placement(shot.request)
+        width, height = place.width, place.height
         if chunk.made is None or squares is None:
             return np.stack([enlarged(frame, (width, height)) for frame in chunk.frames])
         inside = squares - np.array([place.x, place.y] * 2, np.float32)  # (n, 4)
@@ -226,9 +227,9 @@ class Small(Adapter):
         from infinitetalk.engine import Speaker, Take
 
         request, side = shot.request, self._side
-        x, y, width, height = (getattr(self.placement(request)[2], name) for name in ("x", "y", "width", "height"))
-        seen = squares if squares is not None else np.tile(
-            np.array([x, y, x + width, y + height], np.float32), (request.generated_frames, 1))
+        place = placed(squares, request)
+        edges = place.x, place.y, place.x + place.width, place.y + place.height
+        seen = squares if squares is not None else np.tile(np.array(edges, np.float32), (request.generated_frames, 1))
         return Take(frame=lambda index: closeup.cut(shot.frame(index), seen[index], side),
                     frames=request.generated_frames, rate=request.rate / generation_divisor(request.rate),
                     size=(side, side), speakers=(Speaker(shot.tracks[driven(shot)]),), seed=request.seed,
@@ -295,20 +296,16 @@ def enlarged(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(Pictures.fromarray(picture).resize(size, Pictures.Resampling.BICUBIC))
 
 
+def placed(squares: NDArray[np.float32] | None, request: ShotRequest) -> Placement:
+    """What is handed on of a shot whose frames are seen through squares (F, 4); None: no face is seen."""
+    return middle(request.width, request.height) if squares is None else area_of(squares, request.width, request.height)
+
+
 def area_of(squares: NDArray[np.float32], width: int, height: int) -> Placement:
     """What holds squares (F, 4), as far as it lies in a frame of `width` × `height`; corners and sides are even."""
-    low = np.floor(squares[:, :2].min(0)).astype(int)
-    high = np.ceil(squares[:, 2:].max(0)).astype(int)
-    (left, right), (top, bottom) = (_even(int(a), int(b), size) for a, b, size in zip(low, high, (width, height),
-                                                                                     strict=True))
-    return Placement(x=left, y=top, width=right - left, height=bottom - top)
-
-
-def _even(low: int, high: int, size: int) -> tuple[int, int]:
-    """Even edges around [low, high), two or more pixels apart, in a frame of `size`, of which an odd pixel is left."""
-    most = size - size % 2
-    left = min(max(low - low % 2, 0), most - 2)
-    return left, max(min(high + high % 2, most), left + 2)
+    left, top = (int(edge) for edge in np.floor(squares[:, :2].min(0)))
+    right, bottom = (int(edge) for edge in np.ceil(squares[:, 2:].max(0)))
+    return covering((left, top, right - left, bottom - top), width - width % 2, height - height % 2)
 
 
 def middle(width: int, height: int) -> Placement:
